@@ -1,0 +1,1 @@
+"""LEVELS: what a code means. One quantizer family to a module."""
