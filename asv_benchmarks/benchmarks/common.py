@@ -1,0 +1,58 @@
+"""Limits, inputs and the quick mode that all benchmarks share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+
+#: ``REFQUANT_BENCH=quick``: small inputs, one repetition; the smoke test and ``refquant bench``.
+QUICK = os.environ.get("REFQUANT_BENCH", "full") == "quick"
+
+
+class Benchmark:
+    """Time and memory: no benchmark may hold the suite up."""
+
+    timeout = 60.0
+    if QUICK:
+        warmup_time, repeat, number, rounds = 0.0, 1, 1, 1
+    else:
+        warmup_time, repeat, rounds = 0.05, (3, 10, 2.0), 2
+
+
+class Quality(Benchmark):
+    """A deterministic number, lower is better and never negative: asv compares by ratio."""
+
+
+@lru_cache(maxsize=8)
+def weights(kind: str, n: int = 200_000, dtype: str = "float32") -> np.ndarray:
+    """Seeded synthetic values, the same on every machine; never change them, only append kinds."""
+    rng = np.random.default_rng(0)
+    if kind == "gauss":
+        x = rng.standard_normal(n)
+    elif kind == "laplace":
+        x = rng.laplace(size=n)
+    elif kind == "outlier":
+        x = rng.standard_normal(n)
+        x[:: max(n // 8, 1)] *= 40
+    else:
+        raise ValueError(f"`kind` must be gauss, laplace or outlier; got {kind}")
+    x = x.astype(dtype)
+    x.flags.writeable = False
+    return x
+
+
+def size(full: int) -> int:
+    """`full` elements in a real run, at most 10,000 in a quick one."""
+    return min(full, 10_000) if QUICK else full
+
+
+def need(module: str) -> ModuleType:
+    """A peer, or n/a (NotImplementedError) where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as err:
+        raise NotImplementedError(f"{module} is not installed") from err
