@@ -1,6 +1,6 @@
 """Fail if a built page would load anything from another host.
 
-python tests/structure/check_offline.py textbook/_build/html
+python tests/check_offline.py textbook/_build/html
 """
 
 import re

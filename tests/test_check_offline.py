@@ -1,7 +1,7 @@
 """The check that a built page loads nothing from another host sees what it must."""
 
 import pytest
-from structure.check_offline import loads, main
+from check_offline import loads, main
 
 
 @pytest.mark.parametrize("text", [
