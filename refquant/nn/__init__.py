@@ -1,0 +1,1 @@
+"""Networks as lists of named operations; nothing in here knows of quantization."""
