@@ -6,10 +6,12 @@ import numpy.typing as npt
 from refquant._types import Array
 
 __all__ = [
+    "as_data",
     "as_reals",
     "require_broadcastable",
     "require_codes",
     "require_finite",
+    "require_fraction",
     "require_int",
     "require_no_nan",
     "require_nonempty",
@@ -26,6 +28,14 @@ def as_reals(name: str, x: npt.ArrayLike) -> Array:
     array = np.asarray(x)
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"`{name}` must be float32 or float64; got {array.dtype}")
+    return array
+
+
+def as_data(name: str, x: npt.ArrayLike) -> Array:
+    """`x` as what a range can be learned from: reals, at least one, all finite."""
+    array = as_reals(name, x)
+    require_nonempty(name, array)
+    require_finite(name, array)
     return array
 
 
@@ -58,6 +68,12 @@ def require_positive(name: str, x: Array) -> None:
     if not good.all():
         bad = np.asarray(x)[~good].flat[0]
         raise ValueError(f"`{name}` must be positive and finite; got {bad}")
+
+
+def require_fraction(name: str, p: float) -> None:
+    """Raise unless ``0 < p <= 1``."""
+    if not 0 < p <= 1:                          # also for NaN
+        raise ValueError(f"`{name}` must lie in (0, 1]; got {p}")
 
 
 def require_int(name: str, n: int, low: int, high: int | None = None) -> None:
