@@ -19,10 +19,10 @@ Frameworks call ``axis`` the axis *kept*; here, as in NumPy, it is the axes
 
 import numpy as np
 
-from refquant._types import Array
+from refquant._types import Array, Axis
 from refquant._validate import require_int
 
-__all__ = ["all_but", "group", "ungroup"]
+__all__ = ["all_but", "as_rows", "group", "ungroup"]
 
 
 def all_but(kept: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -143,3 +143,45 @@ def ungroup(x: Array, *, axis: int = -1) -> Array:
     require_int("axis", axis, -ndim, ndim - 1)
     axis %= ndim
     return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def as_rows(x: Array, *, axis: Axis = None) -> tuple[Array, tuple[int, ...]]:
+    """Each block that shares parameters as one row, and the shape of the parameters.
+
+    For solvers that must see a block whole: sort it, search it, factor it. One
+    result per row, reshaped to the second return value, broadcasts against `x`.
+
+    Parameters
+    ----------
+    x : ndarray, any shape
+    axis : int or tuple of int, optional
+        Axes reduced over, as everywhere; all by default.
+
+    Returns
+    -------
+    rows : ndarray, shape (blocks, elements of a block)
+        Elements of a block in the order of the reduced axes.
+    shape : tuple of int
+        Shape of `x` with 1 for every axis reduced over.
+
+    Raises
+    ------
+    ValueError
+        If an axis lies outside the data.
+
+    References
+    ----------
+    NumPy's reductions with ``keepdims=True``.
+
+    Examples
+    --------
+    >>> rows, shape = as_rows(np.arange(6.0).reshape(2, 3), axis=0)
+    >>> rows.shape, shape
+    ((3, 2), (1, 3))
+    """
+    kept = () if axis is None else all_but(axis, x.ndim)
+    reduced = all_but(kept, x.ndim)
+    shape = tuple(n if i in kept else 1 for i, n in enumerate(x.shape))
+    blocks = np.prod([x.shape[i] for i in kept], dtype=int)
+    elements = np.prod([x.shape[i] for i in reduced], dtype=int)
+    return x.transpose(*kept, *reduced).reshape(blocks, elements), shape

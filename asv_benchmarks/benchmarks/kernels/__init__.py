@@ -1,0 +1,1 @@
+"""BYTES and SPEED: each kernel beside its readable twin and its peers."""

@@ -1,0 +1,1 @@
+"""LEVELS: one class per quantizer family."""
