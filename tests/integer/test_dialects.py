@@ -365,6 +365,17 @@ class TestParameters:
         with pytest.raises(ValueError, match="TFLite would choose the scale 0"):
             LITERT_REFERENCE.parameters(zero, zero, bits=8, signed=True)
 
+    @pytest.mark.parametrize(
+        ("low", "high", "zero_point"),
+        [(-0.09192708, 0.4596354, 43), (-0.15907553, 0.09209636, 161)],
+    )
+    def test_tflite_trusts_the_end_of_the_range_with_the_smaller_error(
+        self, low, high, zero_point
+    ):
+        # Both ends give the same number but for the last bit of float64: here a tie apart.
+        q = LITERT_REFERENCE.parameters(F32([low]), F32([high]), bits=8, signed=False)
+        assert q.zero_point == zero_point
+
     @every_rule
     @pytest.mark.parametrize(("low", "high"), [(2, 1), (-np.inf, 0), (0, np.nan)])
     def test_a_range_that_is_none(self, rule, low, high):
