@@ -31,7 +31,7 @@ class ArithmeticQuality(Quality):
 
     def track_not_the_nearest(self, shift: int) -> float:
         """Share of products that are not the nearest integer; 2**(shift - 1) is expected."""
-        real = 0.7 * 2.0**shift
+        real = 0.5**0.5 * 2.0**shift
         x = accumulators(100_000)
         product = multiply_by_quantized_multiplier(x, quantize_multiplier(real))
         return float((np.abs(product - x * real) > 0.5).mean())
