@@ -98,7 +98,7 @@ def batches(n: int, size: int, *, rng: np.random.Generator) -> Iterator[Array]:
     --------
     >>> rng = np.random.default_rng(0)
     >>> [b.tolist() for b in batches(5, 2, rng=rng)]
-    [[4, 2], [3, 1]]
+    [[2, 4], [3, 0]]
     """
     require_int("size", size, 1, n)
     order = rng.permutation(n)
@@ -127,8 +127,8 @@ def shifted(x: Array, *, rng: np.random.Generator) -> Array:
     --------
     >>> x = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
     >>> shifted(x, rng=np.random.default_rng(0))[0, :, :, 0]
-    array([[0., 0.],
-           [1., 0.]])
+    array([[3., 4.],
+           [0., 0.]])
     """
     n, height, width, _ = x.shape
     down, right = rng.integers(0, 3, (2, n))

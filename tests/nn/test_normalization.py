@@ -41,7 +41,7 @@ def test_training_output_has_mean_beta_and_deviation_gamma(n, h, w, c, seed):
 def test_gradient_is_orthogonal_to_what_normalization_removes(n, h, w, c, seed):
     """Neither a shift of x nor a stretch about its mean changes the value: no gradient there."""
     _, (x, gamma, beta) = case(n, h, w, c, seed)
-    y, pullback = batch_norm_training(x, gamma, beta, epsilon=0.0)
+    _, pullback = batch_norm_training(x, gamma, beta, epsilon=0.0)
     dx = pullback(np.cos(7 * x))[0]
     tolerance = 1e-9 * (1 + np.abs(dx).sum())
     assert np.abs(dx.sum((0, 1, 2))).max() <= tolerance

@@ -1,0 +1,151 @@
+"""Train the shipped network: ``python -m refquant.nn._train_digits --out FILE.npz``.
+
+The recipe: 80 epochs of Adam, batch 64, rate 0.01 falling to 0 on a cosine, decoupled
+weight decay 0.05, images moved by up to one pixel. It was chosen by
+cross-validation inside the training half (two times four folds: 98.7 +- 0.3 %).
+The same seed gives the same file, byte for byte, on the same machine and BLAS with
+one thread (``OPENBLAS_NUM_THREADS=1``).
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.nn.data import Split, batches, digits, shifted
+from refquant.nn.models import (
+    WEIGHTS,
+    Model,
+    accuracy,
+    digits_cnn,
+    initial_parameters,
+    initial_statistics,
+    with_loss,
+)
+from refquant.nn.network import Node, Trace, backward, run
+from refquant.nn.normalization import Running, update_running
+from refquant.nn.optimizers import adam, adam_start, cosine
+
+__all__ = ["arithmetic", "fit", "npz_bytes", "updated_statistics"]
+
+EPOCHS, BATCH, RATE, DECAY = 80, 64, 1e-2, 0.05
+
+
+def fit(
+    split: Split,
+    *,
+    rng: np.random.Generator,
+    epochs: int = EPOCHS,
+    progress: Callable[[float], None] = lambda loss: None,
+) -> Model:
+    """A network trained on the training half of `split`; `progress` hears of each epoch."""
+    nodes = with_loss(digits_cnn(training=True))
+    parameters, statistics = initial_parameters(rng=rng), initial_statistics()
+    state = adam_start(parameters)
+    rate = cosine(RATE, epochs * (len(split.x_train) // BATCH))
+    for _ in range(epochs):
+        losses = []
+        for index in batches(len(split.x_train), BATCH, rng=rng):
+            inputs = {"x": shifted(split.x_train[index], rng=rng), "labels": split.y_train[index]}
+            trace = run(nodes, inputs | parameters)
+            gradients = backward(trace, {"loss": 1.0})
+            step = rate(state.steps)
+            parameters, state = adam(parameters, gradients, state, rate=step, weight_decay=DECAY)
+            statistics = updated_statistics(nodes, trace, statistics)
+            losses.append(float(trace.values["loss"]))
+        progress(float(np.mean(losses)))
+    return Model(digits_cnn(), parameters, statistics)
+
+
+def updated_statistics(
+    nodes: list[Node], trace: Trace, statistics: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Running statistics of every normalization after the batch of `trace`."""
+    new = dict(statistics)
+    for node in nodes:
+        layer, _, kind = node.name.rpartition(".")
+        if kind == "norm":
+            before = Running(statistics[f"{layer}.mean"], statistics[f"{layer}.variance"])
+            after = update_running(before, trace.values[node.inputs[0]])
+            new[f"{layer}.mean"], new[f"{layer}.variance"] = after
+    return new
+
+
+def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
+    """A ``.npz`` that depends on the arrays alone: `numpy.savez` writes the time into it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, arrays[name], allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3              # the default differs on Windows
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def arithmetic() -> str:
+    """A fingerprint of this machine's float32 products and exponentials.
+
+    Two machines with the same one should train the same bytes; with different ones
+    they need not, since BLAS sums in an order that depends on the processor.
+    """
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 256, 144)).astype(np.float32)
+    results = (a @ b.T, np.ones(256, np.float32) @ a, np.exp(a), np.sqrt(np.abs(a)))
+    return hashlib.sha256(b"".join(r.tobytes() for r in results)).hexdigest()[:16]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """`content` in `path`, all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, judge once on the test half, write the weights and a manifest beside them."""
+    from rich.progress import Progress
+
+    parser = argparse.ArgumentParser(description="Train the network that ships with refquant.")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the .npz to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    options = parser.parse_args(arguments)
+
+    split = digits(seed=options.seed)
+    with Progress() as bar:
+        task = bar.add_task("training", total=options.epochs)
+        model = fit(
+            split,
+            rng=np.random.default_rng(options.seed),
+            epochs=options.epochs,
+            progress=lambda loss: bar.update(task, advance=1, description=f"loss {loss:.4f}"),
+        )
+    content = npz_bytes(model.values)
+    manifest = {
+        "accuracy": round(accuracy(model, split.x_test, split.y_test), 6),
+        "arithmetic": arithmetic(),
+        "numpy": np.__version__,
+        "parameters": sum(v.size for v in model.parameters.values()),
+        "recipe": f"Adam {RATE}, cosine to 0, {options.epochs} epochs, batch {BATCH}, "
+        f"weight decay {DECAY}, shifts of up to 1 pixel",
+        "seed": options.seed,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "split": "digits / 16, 50/50 stratified; accuracy is that of the half not trained on",
+    }
+    _write(options.out, content)
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    _write(options.out.with_suffix(".json"), text.encode())
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
