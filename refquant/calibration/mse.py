@@ -41,9 +41,9 @@ __all__ = [
 
 _Q = TypeVar("_Q", bound=Quantizer)
 
-#: From this many elements per tensor the histogram answers instead of the data. Its
-#: relative error, about ``0.01 / n**0.5 / step in bins``, is then below 1e-7.
-HISTOGRAM_FROM = 2**20
+#: The histogram answers instead of the data if it holds at least so many values to a
+#: bin: then it is smaller than the data, and its errors are good to 1e-7 relative.
+VALUES_PER_BIN = 16
 
 
 def omse(
@@ -88,9 +88,10 @@ def omse(
 
     Notes
     -----
-    For one block of a million values or more and a `Uniform`, the errors come
-    from a histogram (`refquant.kernels.histogram`), exact to 1e-7 relative; the
-    chosen candidate can then differ only from one whose error is equal to that.
+    For one block of a million values (two above 4 bits) and a `Uniform` of at
+    most 8 bits, the errors come from a histogram (`refquant.kernels.histogram`),
+    good to 1e-7 relative; the choice can differ only between candidates whose
+    errors are equal to that.
 
     References
     ----------
@@ -423,12 +424,15 @@ def _fast_search(
     rows: Array, make: Callable[..., Quantizer], ends: tuple[Array, ...], shares: Array, p: float
 ) -> Array | None:
     """Best share by the histogram, or None where that does not apply."""
-    if len(rows) > 1 or rows.size < HISTOGRAM_FROM:
+    if len(rows) > 1 or rows.size < VALUES_PER_BIN * 2**16:
         return None
     quantizer = make(*(end[0] * shares for end in ends))
     if not isinstance(quantizer, Uniform) or quantizer.scale.shape != shares.shape:
         return None
-    histogram = ValueHistogram.of(rows)
+    bins = 2**16 if quantizer.code_bits <= 4 else 2**17
+    if quantizer.code_bits > 8 or rows.size < VALUES_PER_BIN * bins:
+        return None
+    histogram = ValueHistogram.of(rows, bins=bins)
     return shares[[np.argmin(uniform_errors(histogram, quantizer, p=p))]]
 
 
