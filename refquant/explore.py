@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from refquant._types import Array
 
-__all__ = ["MAX_BYTES", "Explorable", "Frame", "explorable", "use_book_style"]
+__all__ = ["MAX_BYTES", "Explorable", "explorable", "use_book_style"]
 
 #: What one figure may weigh on its page.
 MAX_BYTES = 100_000

@@ -3,9 +3,12 @@
 * the role ``soft`` (the default one, so any `name` in a docstring): a link to the
   library page of the name if there is one, and plain code if not;
 * the line ``<!-- concepts -->``, replaced by the tables of ``concepts.toml``;
+* a line ``<!-- chapters 00-06: I. Foundations -->``, replaced by a table of contents of the
+  chapters there are (a glob that matches nothing is a warning, and a part may still be empty);
 * fields of a `NamedTuple` are left out: their docstrings say "Alias for field number 0".
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.roles import XRefRole
 
 MARK = "<!-- concepts -->"
+PART = re.compile(r"<!-- chapters (\d\d)-(\d\d): (.*) -->")
 
 
 class Soft(XRefRole):
@@ -59,14 +63,24 @@ def concept_tables(root: Path) -> str:
     return "\n".join(lines)
 
 
-def insert_concepts(app: Sphinx, docname: str, source: list[str]) -> None:
+def part_contents(root: Path, first: str, last: str, title: str) -> str:
+    """The table of contents of one part, or nothing."""
+    found = sorted(p.stem for p in (root / "chapters").glob("[0-9][0-9]_*.md"))
+    entries = [f"chapters/{name}" for name in found if first <= name[:2] <= last]
+    head = ["```{toctree}", f":caption: {title}", ":maxdepth: 1", ""]
+    return "\n".join([*head, *entries, "```", ""]) if entries else ""
+
+
+def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
+    root = Path(app.srcdir)
     if MARK in source[0]:
-        source[0] = source[0].replace(MARK, concept_tables(Path(app.srcdir)))
+        source[0] = source[0].replace(MARK, concept_tables(root))
+    source[0] = PART.sub(lambda m: part_contents(root, *m.groups()), source[0])
 
 
 def reread(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
     """The map and the library pages depend on files that Sphinx does not watch."""
-    return [d for d in env.found_docs if d.startswith("reference/")]
+    return [d for d in env.found_docs if d == "index" or d.startswith("reference/")]
 
 
 def skip_fields(
@@ -78,7 +92,7 @@ def skip_fields(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("soft", Soft(innernodeclass=nodes.literal))
     app.connect("missing-reference", keep_text)
-    app.connect("source-read", insert_concepts)
+    app.connect("source-read", fill_in)
     app.connect("env-get-outdated", reread)
     app.connect("autodoc-skip-member", skip_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
