@@ -1,0 +1,139 @@
+"""Lloyd's algorithm: both steps optimal, the starts, the worked figure of Deep Compression."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from refquant.quantizers.kmeans import (
+    centroid_gradients,
+    density,
+    forgy,
+    linear,
+    lloyd,
+    plus_plus,
+)
+
+reals = st.floats(-100, 100, width=32)
+vectors = hnp.arrays(np.float64, st.integers(1, 30), elements=reals)
+
+# Figure 3 of Han et al.: 4 x 4 weights, and the gradient of the loss for them.
+WEIGHT = np.array([[2.09, -0.98, 1.48, 0.09], [0.05, -0.14, -1.08, 2.12],
+                   [-0.91, 1.92, 0.00, -1.03], [1.87, 0.00, 1.53, 1.49]])
+GRADIENT = np.array([[-0.03, -0.01, 0.03, 0.02], [-0.01, 0.01, -0.02, 0.12],
+                     [-0.01, 0.02, 0.04, 0.01], [-0.07, -0.02, 0.01, -0.02]])
+
+
+def error(x, q, weights=1.0):
+    return np.sum(weights * (x - q.decode(q.encode(x))) ** 2)
+
+
+def test_golden_N6_centroids():
+    assert lloyd(WEIGHT, linear(WEIGHT, 4)).quantizer.levels == pytest.approx([-1, 0, 1.5, 2])
+
+
+def test_golden_N7_centroid_gradients_and_one_step():
+    q = lloyd(WEIGHT, linear(WEIGHT, 4)).quantizer
+    gradient = centroid_gradients(GRADIENT, q.encode(WEIGHT), 4)
+    assert gradient == pytest.approx([-0.03, 0.04, 0.02, 0.04], abs=1e-9)
+    assert q.levels - gradient == pytest.approx([-0.97, -0.04, 1.48, 1.96], abs=1e-9)
+
+
+@given(x=vectors, k=st.integers(1, 6))
+def test_at_the_end_each_level_is_the_mean_of_its_cell(x, k):
+    found = lloyd(x, density(x, k))
+    assert found.converged
+    codes = found.quantizer.encode(x)
+    for j in np.unique(codes):
+        assert found.quantizer.levels[j] == pytest.approx(x[codes == j].mean(), abs=1e-9)
+
+
+@given(x=vectors, k=st.integers(1, 6))
+def test_no_sweep_raises_the_error(x, k):
+    before = np.inf
+    for sweeps in range(1, 6):
+        now = error(x, lloyd(x, linear(x, k), sweeps=sweeps).quantizer)
+        assert now <= before * (1 + 1e-9) + 1e-9
+        before = now
+
+
+@given(x=vectors, k=st.integers(1, 5), data=st.data())
+def test_whole_weights_count_repetitions(x, k, data):
+    times = data.draw(hnp.arrays(np.int64, x.shape, elements=st.integers(0, 3)))
+    if not times.any():
+        return
+    start = linear(x, k)
+    weighted = lloyd(x, start, weights=times.astype(float)).quantizer
+    repeated = lloyd(np.repeat(x, times), start).quantizer
+    assert weighted.levels == pytest.approx(repeated.levels, abs=1e-9)
+
+
+@given(x=vectors)
+def test_a_level_without_values_stays(x):
+    levels = lloyd(x, np.array([-1000.0, 0.0, 1000.0])).quantizer.levels
+    assert levels[0] == -1000
+    assert levels[2] == 1000
+    assert levels[1] == pytest.approx(x.mean(), abs=1e-9)
+
+
+@given(x=vectors, k=st.integers(1, 6), seed=st.integers(0, 9))
+def test_random_starts_are_values_of_the_data(x, k, seed):
+    distinct = np.unique(x)
+    k = min(k, distinct.size)
+    for start in (forgy, plus_plus):
+        levels = start(x, k, rng=np.random.default_rng(seed))
+        assert np.isin(levels, distinct).all()
+        assert (np.diff(levels) > 0).all()
+
+
+def test_linear_and_density_starts_are_what_they_say():
+    x = np.arange(101, dtype=np.float32)
+    assert np.array_equal(linear(x, 5), np.array([0, 25, 50, 75, 100], np.float32))
+    assert np.array_equal(density(x, 4), np.array([12.5, 37.5, 62.5, 87.5], np.float32))
+    assert linear(x, 5).dtype == density(x, 5).dtype == np.float32
+
+
+def test_plus_plus_prefers_far_values():
+    # 1000 values at 0, one at 1: after a first draw of 0 the second must be 1.
+    x = np.concatenate([np.zeros(1000), [1.0]])
+    for seed in range(20):
+        assert np.array_equal(plus_plus(x, 2, rng=np.random.default_rng(seed)), [0, 1])
+
+
+
+
+@given(codes=hnp.arrays(np.int32, 12, elements=st.integers(0, 4)),
+       gradient=hnp.arrays(np.float32, 12, elements=st.floats(-10, 10, width=32)))
+def test_centroid_gradient_is_the_derivative_of_the_loss(codes, gradient):
+    # L = sum g * levels[codes] is linear in the levels: a difference of 1 is exact.
+    expected = [np.sum(gradient[codes == j], dtype=np.float64) for j in range(5)]
+    found = centroid_gradients(gradient, codes, 5)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_bad_input_is_refused():
+    x = np.array([1.0, 1.0, 2.0])
+    rng = np.random.default_rng(0)
+    for start in (forgy, plus_plus):
+        with pytest.raises(ValueError, match="`k` must not exceed the 2 distinct values of `x`"):
+            start(x, 3, rng=rng)
+    with pytest.raises(ValueError, match="`k` must be at least 1"):
+        linear(x, 0)
+    with pytest.raises(ValueError, match="`x` must not be empty"):
+        lloyd(x[:0], np.zeros(2))
+    with pytest.raises(ValueError, match="`levels` must ascend"):
+        lloyd(x, np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="`levels` must have one axis"):
+        lloyd(x, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="`weights` must not be negative"):
+        lloyd(x, np.zeros(2), weights=-x)
+    with pytest.raises(ValueError, match="`weights` must have the shape of `x`"):
+        lloyd(x, np.zeros(2), weights=np.ones(2))
+    with pytest.raises(ValueError, match="must be finite"):
+        density(np.array([np.inf]), 1)
+    with pytest.raises(ValueError, match="`codes` must have the shape"):
+        centroid_gradients(x, np.array([0]), 2)
+    with pytest.raises(ValueError, match=r"`codes` must lie in \[0, 1\]"):
+        centroid_gradients(x, np.array([0, 1, 2]), 2)
