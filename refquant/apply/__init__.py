@@ -1,0 +1,1 @@
+"""Methods on networks, by name: calibrate, simulate, train, rewrite, lower."""
