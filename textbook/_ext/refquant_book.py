@@ -57,7 +57,8 @@ def concept_tables(root: Path) -> str:
             lines += [f"\n## {part}\n", "| concept | what it comprises | modules | chapter |",
                       "|---|---|---|---|"]
         modules = ", ".join(f"{{py:mod}}`refquant.{m}`" for m in c["modules"]) or "*not yet*"
-        chapter = f"[](../chapters/{c['chapter']}.md)" if c["chapter"] else ""
+        chapter = f"[](../chapters/{c['chapter']}.md)" if (
+            root / "chapters" / f"{c['chapter']}.md").exists() else ""
         text = c["text"].replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
         lines.append(f"| `{c['id']}` | {text} | {modules} | {chapter} |")
     return "\n".join(lines)
