@@ -1,0 +1,97 @@
+"""Lead the tour: every row of every group, then the table, the report and the verdict."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from refquant.tour import activations, calibration, granularity, rounding, uniform
+from refquant.tour.report import write_report
+from refquant.tour.subject import Claim, Row, RowFunction, Subject
+from refquant.tour.table import print_table
+
+__all__ = ["GROUPS", "Group", "measure", "take_tour"]
+
+
+class Group(NamedTuple):
+    """Rows that belong together, and what they share."""
+
+    title: str
+    intro: str
+    rows: Sequence[RowFunction]
+
+
+class Measured(NamedTuple):
+    """A group whose rows were measured."""
+
+    title: str
+    intro: str
+    rows: list[Row]
+
+
+GROUPS = [
+    Group("Rounding", "4-bit weights, one scale; only the rounding differs", rounding.ROWS),
+    Group("Uniform levels", "the laws of theory; min-max bounds, one scale", uniform.ROWS),
+    Group("Granularity", "4-bit weights; one scale per ...", granularity.ROWS),
+    Group("Calibration", "4-bit weights, one scale; the rule for the range differs",
+          calibration.ROWS),
+    Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
+]
+
+
+def take_tour(*, quick: bool, output: Path) -> int:
+    """Exit status: 0, or 1 if a claim does not hold."""
+    measured, subject = measure(GROUPS, quick=quick)
+    console = Console(width=None if sys.stdout.isatty() else _piped_width())
+    reference = subject.accuracy()
+    print_table(console, measured, reference)
+    drawn = write_report(output, measured, subject, reference)
+    if not drawn:
+        print(
+            f'{output} has no plots: they need matplotlib; install it by: pip install -e ".[plot]"',
+            file=sys.stderr,
+        )
+    claims = [claim for group in measured for row in group.rows for claim in row.claims]
+    failed = [claim for claim in claims if not claim.holds]
+    console.print(_verdict(claims, failed, output), markup=False, highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def measure(groups: Sequence[Group], *, quick: bool) -> tuple[list[Measured], Subject]:
+    """Every row of every group, with progress on stderr: a bar, or lines when piped."""
+    subject = Subject.make(quick=quick)
+    total = sum(len(group.rows) for group in groups)
+    measured = []
+    if not sys.stderr.isatty():
+        for group in groups:
+            print(f"tour: {group.title}, {len(group.rows)} rows", file=sys.stderr, flush=True)
+            rows = [row(subject) for row in group.rows]
+            measured.append(Measured(group.title, group.intro, rows))
+        return measured, subject
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        for group in groups:
+            progress.update(task, description=group.title)
+            rows = []
+            for row in group.rows:
+                rows.append(row(subject))
+                progress.advance(task)
+            measured.append(Measured(group.title, group.intro, rows))
+    return measured, subject
+
+
+def _verdict(claims: Sequence[Claim], failed: Sequence[Claim], output: Path) -> str:
+    if not failed:
+        return f"All {len(claims)} claims hold. Plots and claims: {output}"
+    lines = [f"FAILED  {claim.sentence}" for claim in failed]
+    return "\n".join([*lines, f"{len(failed)} of {len(claims)} claims do not hold. See {output}"])
+
+
+def _piped_width() -> int:
+    return int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 100
