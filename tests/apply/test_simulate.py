@@ -54,9 +54,9 @@ def both(fit, bits):
 
 
 def test_the_ten_layers_are_found_by_name():
-    layers = "stem r1a r1b dw1 pw1 r2a r2b dw2 pw2 fc".split()
+    layers = ["stem", "r1a", "r1b", "dw1", "pw1", "r2a", "r2b", "dw2", "pw2", "fc"]
     assert [f"{layer}.weight" for layer in layers] == WEIGHTS
-    assert "x stem r1a r1b dw1 pw1 r2a r2b dw2 pool".split() == INPUTS
+    assert INPUTS == ["x", "stem", "r1a", "r1b", "dw1", "pw1", "r2a", "r2b", "dw2", "pool"]
     assert weight_names(with_loss(digits_cnn(training=True))) == WEIGHTS
 
 
