@@ -212,6 +212,7 @@ def aciq_relu(y: Array, *, bits: int, prior: Prior | None = None, axis: Axis = N
     array([6.2])
     """
     prior = prior or LAPLACE
+    require_int("bits", bits, 1, 31)
     y = as_data("y", y)
     largest = absmax(y, axis=axis)
     if (y < 0).any():
@@ -231,7 +232,7 @@ def unit_bound(bits: int, prior: Prior, *, noise: Callable[[int], float] | None 
     Parameters
     ----------
     bits : int
-        The M of the model, from 1 to 16.
+        The M of the model, from 1 to 32.
     prior : Prior
         `LAPLACE` (first equation) or `GAUSS` (second).
     noise : callable, int -> float, or None
@@ -258,7 +259,7 @@ def unit_bound(bits: int, prior: Prior, *, noise: Callable[[int], float] | None 
     >>> round(unit_bound(4, LAPLACE, noise=granular_noise_earlier), 2)
     4.0
     """
-    require_int("bits", bits, 1, 17)
+    require_int("bits", bits, 1, 32)
     return prior.minimiser((noise or granular_noise)(bits))
 
 

@@ -303,9 +303,10 @@ class Histogram(NamedTuple):
         Returns
         -------
         ndarray of float64, shape (bins + 1,)
-            In units of the data.
+            In units of the data; infinite where float64 ends.
         """
-        return (self.start + np.arange(self.counts.size + 1)) * self.width
+        with np.errstate(over="ignore"):
+            return (self.start + np.arange(self.counts.size + 1)) * self.width
 
 
 def _coarser(counts: Array, start: int, halvings: int) -> tuple[Array, int]:
