@@ -25,7 +25,7 @@ __all__ = ["MAX_BYTES", "Explorable", "explorable", "use_book_style"]
 #: What one figure may weigh on its page.
 MAX_BYTES = 100_000
 
-#: Curves by name, each an ``(x, y)`` pair, and the caption that says what they show.
+# Curves by name, each an ``(x, y)`` pair, and the caption that says what they show.
 Frame: TypeAlias = tuple[Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], str]
 
 _WIDTH, _HEIGHT = 1120, 500                     # of the plot, in half pixels

@@ -3,6 +3,7 @@
     python -m sphinx -W --keep-going -n -b html textbook textbook/_build/html
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import os
@@ -85,8 +86,19 @@ nb_kernel_rgx_aliases = {".*": "python3"}
 
 # -- library pages: every public module, found by walking the package ------------------------
 autosummary_generate = True
-autodoc_typehints = "none"
+# Public names in the order of the source; `__all__` is in that of the alphabet.
+_public = {}
+for _file in sorted((ROOT / "refquant").rglob("*.py")):
+    _home = _file.with_suffix("") if _file.name != "__init__.py" else _file.parent
+    _public[".".join(_home.relative_to(ROOT).parts)] = next(
+        (ast.literal_eval(node.value) for node in ast.parse(_file.read_text("utf-8")).body
+         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"), [])
+autosummary_context = {"public": _public}
+for _page in (HERE / "reference" / "generated").glob("*.rst"):     # of modules that are gone
+    if _page.stem not in _public:
+        _page.unlink()
 autodoc_member_order = "bysource"
+autodoc_typehints = "none"
 default_role = "soft"                       # `name` in a docstring links where it can
 numpydoc_xref_param_type = False            # needs inventories from the network
 numpydoc_show_class_members = False

@@ -54,13 +54,12 @@ def concept_tables(root: Path) -> str:
     for c in concepts:
         if c["part"] != part:
             part = c["part"]
-            lines += [f"\n## {part}\n", "| concept | what it comprises | modules | chapter |",
-                      "|---|---|---|---|"]
-        modules = ", ".join(f"{{py:mod}}`refquant.{m}`" for m in c["modules"]) or "*not yet*"
+            lines += [f"\n## {part}\n", "| concept | modules | chapter |", "|---|---|---|"]
+        modules = ", ".join(f"{{py:mod}}`{m} <refquant.{m}>`" for m in c["modules"]) or "*not yet*"
         chapter = f"[](../chapters/{c['chapter']}.md)" if (
             root / "chapters" / f"{c['chapter']}.md").exists() else ""
         text = c["text"].replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
-        lines.append(f"| `{c['id']}` | {text} | {modules} | {chapter} |")
+        lines.append(f"| `{c['id']}`: {text} | {modules} | {chapter} |")
     return "\n".join(lines)
 
 
