@@ -1,0 +1,1 @@
+"""RANGE: the cost of finding one, and the error it leaves."""
