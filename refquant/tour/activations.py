@@ -1,59 +1,58 @@
 """Rows on activations: ranges fixed beforehand, or taken from the data at hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from refquant._types import Array
-from refquant.calibration.dynamic import per_tensor, per_token, static
-from refquant.calibration.minmax import absmax
+from refquant.apply.calibrate import observe, plan
+from refquant.apply.simulate import chain, dynamic, input_names, static, weight_names
+from refquant.calibration.dynamic import per_tensor, per_token
+from refquant.calibration.minmax import Range, absmax
+from refquant.granularity import all_but
 from refquant.metrics import sqnr
 from refquant.nn.models import predict
-from refquant.nn.network import run
-from refquant.quantizer import Fit, bits_per_element, fake_quantize
-from refquant.quantizers.uniform import Uniform, symmetric
-from refquant.tour.subject import Row, RowFunction, Subject, whole
+from refquant.nn.network import Tap
+from refquant.quantizer import bits_per_element
+from refquant.quantizers.uniform import Uniform, asymmetric, symmetric
+from refquant.tour.subject import Row, RowFunction, Subject
 
 __all__ = ["ROWS"]
 
 
 def static_row(subject: Subject, *, bits: int) -> Row:
     """Ranges learned from 256 images of the other half."""
-    names = layer_inputs(subject)
-    seen: dict[str, list[Array]] = {name: [] for name in names}
-    for start in range(0, 256, 64):
-        batch = subject.data.x_train[start : start + 64]
-        values = run(subject.model.nodes, {"x": batch, **subject.model.values}).values
-        for name in names:
-            seen[name].append(values[name])
-    fits = {name: fixed(static(batches, bits=bits)) for name, batches in seen.items()}
-    return simulated(subject, f"W{bits}A{bits} static", bits, fits)
+    nodes, images = subject.model.nodes, subject.data.x_train
+    batches = ({"x": images[start : start + 64]} for start in range(0, 256, 64))
+    seen = observe(nodes, subject.model.values, batches, Range.of, names=input_names(nodes))
+    ranges = plan(seen, lambda r: asymmetric(r.low, r.high, bits=bits))
+    return simulated(subject, f"W{bits}A{bits} static", bits, static(ranges))
 
 
 def dynamic_row(subject: Subject, *, name: str, fit: Callable[..., Uniform], bits: int) -> Row:
     """Ranges of each call."""
-    fits = dict.fromkeys(layer_inputs(subject), partial(fit, bits=bits))
-    return simulated(subject, f"W{bits}A{bits} dynamic, {name}", bits, fits)
+    fits = dict.fromkeys(input_names(subject.model.nodes), partial(fit, bits=bits))
+    return simulated(subject, f"W{bits}A{bits} dynamic, {name}", bits, dynamic(fits))
 
 
-def simulated(subject: Subject, name: str, bits: int, fits: Mapping[str, Fit]) -> Row:
-    """The network with weights per channel, and every input of a layer under its fit."""
-    model, stored, weights = subject.model, 0.0, {}
-    for weight in subject.weight_names:
-        rows = whole(model.parameters[weight])
-        quantizer = symmetric(absmax(rows, axis=1), bits=bits)
-        weights[weight] = fake_quantize(rows, quantizer).reshape(model.parameters[weight].shape)
-        stored += rows.size * bits_per_element(quantizer, rows.shape)
+def simulated(subject: Subject, name: str, bits: int, activations: Tap) -> Row:
+    """The network with weights per channel, and the inputs of layers as `activations` has them."""
 
-    def tap(name: str, value: Array) -> Array:
-        if name in weights:
-            return weights[name]
-        return fake_quantize(value, fits[name](value)) if name in fits else value
+    def per_channel(weight: Array) -> Uniform:
+        return symmetric(absmax(weight, axis=all_but(0, weight.ndim)), bits=bits)
 
-    images = subject.data.x_test
-    exact, logits = predict(model, images), predict(model, images, tap=tap)
+    model, images = subject.model, subject.data.x_test
+    names = weight_names(model.nodes)
+    weights = plan(model.parameters, per_channel, names=names)
+    sizes = {name: model.parameters[name].size for name in names}
+    stored = sum(
+        sizes[name] * bits_per_element(weights[name], model.parameters[name].shape)
+        for name in names
+    )
+    exact = predict(model, images)
+    logits = predict(model, images, tap=chain(static(weights), activations))
     row = Row(
         name,
-        bits=stored / sum(weight.size for weight in weights.values()),
+        bits=stored / sum(sizes.values()),
         sqnr=sqnr(exact, logits),
         source="(of the logits)",
         accuracy=float((logits.argmax(1) == subject.data.y_test).mean()),
@@ -62,17 +61,6 @@ def simulated(subject: Subject, name: str, bits: int, fits: Mapping[str, Fit]) -
         return row
     lost = subject.accuracy() - row.accuracy
     return row.claim(f"loses {100 * lost:.2f} points, at most 1", lost <= 0.01)
-
-
-def layer_inputs(subject: Subject) -> list[str]:
-    """Names of the values that meet a weight."""
-    weighted = [n for n in subject.model.nodes if any(i.endswith(".weight") for i in n.inputs)]
-    return list(dict.fromkeys(node.inputs[0] for node in weighted))
-
-
-def fixed(quantizer: Uniform) -> Fit:
-    """The fit that always answers the same."""
-    return lambda x: quantizer
 
 
 ROWS: list[RowFunction] = [

@@ -100,7 +100,7 @@ def sqnr_by_bits(subject: Subject, figure: "Figure") -> tuple[str, str]:
         "SQNR over bits: the measured points of min-max lie on the curve found by integration, "
         "below the best uniform quantizer, which lies below 6.02 dB a bit."
     )
-    return alt, "Measured points on the curve that theory draws; clipping well is worth a bit."
+    return alt, "Measured on the curve that theory draws; the rest is for calibration to win."
 
 
 def accuracy_by_bits(subject: Subject, figure: "Figure") -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from refquant.tour import activations, calibration, granularity, rounding, uniform
+from refquant.tour import activations, calibration, granularity, integer, rounding, uniform
 from refquant.tour.report import write_report
 from refquant.tour.subject import Claim, Row, RowFunction, Subject
 from refquant.tour.table import print_table
@@ -40,6 +40,8 @@ GROUPS = [
     Group("Calibration", "4-bit weights, one scale; the rule for the range differs",
           calibration.ROWS),
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
+    Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
+          integer.ROWS),
 ]
 
 

@@ -1,0 +1,114 @@
+"""Rows on integers as they are computed: the kernels of runtimes, and our own fast twins."""
+
+import time
+from functools import partial
+
+import numpy as np
+
+from refquant.calibration.entropy import candidate_divergences
+from refquant.calibration.minmax import absmax
+from refquant.calibration.statistics import Histogram
+from refquant.integer.dialects import (
+    LITERT_OPTIMIZED,
+    LITERT_REFERENCE,
+    ONNX_REFERENCE,
+    ONNXRUNTIME,
+    TORCH_DECOMPOSED,
+    TORCH_FAKE,
+    TORCH_PER_CHANNEL,
+    TORCH_QUANTIZE,
+    XNNPACK,
+    Dialect,
+)
+from refquant.kernels.histogram import ValueHistogram, kl_divergences, uniform_errors
+from refquant.metrics import mse, sqnr
+from refquant.quantizer import fake_quantize
+from refquant.quantizers.uniform import Uniform, symmetric
+from refquant.tour.subject import Row, RowFunction, Subject
+
+__all__ = ["ROWS"]
+
+#: What lies exactly between two codes, with a zero point that is odd.
+TIES = ((np.arange(-32, 32) + 0.5) / 16).astype(np.float32)
+TIED = Uniform(np.array(1 / 16), np.array(3), -128, 127)
+
+
+def dialect_row(subject: Subject, *, name: str, dialect: Dialect, differing: int) -> Row:
+    """8 bits by one runtime's kernel: the same codes, except where it rounds differently."""
+    scale = np.array(float(absmax(subject.gauss).item()) / 120, np.float32)
+    quantizer = Uniform(scale, np.array(3), -128, 127)
+    exact = Uniform(scale.astype(np.float64), np.array(3), -128, 127)
+    start = time.perf_counter()
+    codes = dialect.encode(subject.gauss, quantizer)
+    x_hat = dialect.decode(codes, quantizer)
+    seconds = time.perf_counter() - start
+    by_definition = exact.encode(subject.gauss.astype(np.float64))
+    apart = np.abs(codes - by_definition)
+    ties = int((dialect.encode(TIES, TIED) != TIED.encode(TIES)).sum())
+    row = Row(
+        name,
+        bits=8.0,
+        mse=mse(subject.gauss, x_hat),
+        sqnr=sqnr(subject.gauss, x_hat),
+        expected=sqnr(subject.gauss, exact.decode(by_definition).astype(np.float32)),
+        source=f"{ties}/{TIES.size} ties apart",
+        seconds=seconds,
+    )
+    told = f"codes differ from the definition by at most 1, for {(apart > 0).sum()} of {apart.size}"
+    rare = apart.max() <= 1 and (apart > 0).mean() < 1e-4
+    return row.claim(told, rare).claim(
+        f"{ties} of {TIES.size} ties are coded differently, {differing} expected",
+        ties == differing,
+    )
+
+
+def clip_search_row(subject: Subject) -> Row:
+    """256 clipping ranges from one histogram, against one by one."""
+    x = subject.gauss[:128]
+    bounds = float(absmax(x).item()) * np.arange(1, 257) / 256
+    start = time.perf_counter()
+    fast = uniform_errors(ValueHistogram.of(x), symmetric(bounds, bits=4))
+    seconds = time.perf_counter() - start
+    some = np.arange(31, 256, 32)
+    slow = [x.size * mse(x, fake_quantize(x, symmetric(bounds[i], bits=4))) for i in some]
+    off = float(np.abs(fast[some] / slow - 1).max())
+    row = Row("clip search by histogram", seconds=seconds)
+    return row.claim(f"errors are within {off:.0e} of the slow ones, at most 1e-6", off <= 1e-6)
+
+
+def kl_row(subject: Subject) -> Row:
+    """All cuts of a histogram at once, against one by one."""
+    counts = Histogram.of(np.abs(subject.gauss), bins=512).counts
+    start = time.perf_counter()
+    fast = kl_divergences(counts)
+    seconds = time.perf_counter() - start
+    slow = candidate_divergences(counts)
+    finite = np.isfinite(slow)                  # infinite where a cut loses what it must keep
+    off = float(np.abs(fast[finite] - slow[finite]).max(initial=0))
+    row = Row("KL, all cuts at once", seconds=seconds).claim(
+        "the same cuts are impossible", np.array_equal(np.isfinite(fast), finite)
+    )
+    return row.claim(f"divergences are within {off:.0e} of the slow, at most 1e-9", off <= 1e-9)
+
+
+#: Of 64 ties, how many get another code than by definition: half to even, zero point after.
+DIALECTS = [
+    ("onnxruntime", ONNXRUNTIME, 0),
+    ("onnx reference", ONNX_REFERENCE, 0),
+    ("torch quantize", TORCH_QUANTIZE, 64),
+    ("torch per channel", TORCH_PER_CHANNEL, 64),
+    ("torch fake quantize", TORCH_FAKE, 0),
+    ("torch decomposed", TORCH_DECOMPOSED, 0),
+    ("LiteRT reference", LITERT_REFERENCE, 32),
+    ("LiteRT optimized", LITERT_OPTIMIZED, 0),
+    ("XNNPACK", XNNPACK, 0),
+]
+
+ROWS: list[RowFunction] = [
+    *(
+        partial(dialect_row, name=name, dialect=dialect, differing=differing)
+        for name, dialect, differing in DIALECTS
+    ),
+    clip_search_row,
+    kl_row,
+]

@@ -1,0 +1,170 @@
+"""The command line: exit status, one line for bad input, nothing half-written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from refquant import __version__, _concepts
+from refquant._concepts import Concept, UnknownTerm, find, load
+from refquant.cli import run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tour", "--output", "nowhere/report.html"], "`--output` must lie in an existing folder"),
+        (["tour", "--output", "."], "`--output` must be a file"),
+        (["tour", "--qick"], "No such option: --qick"),
+        (["tour", "--output"], "requires an argument"),
+        (["tour", "extra"], "unexpected extra argument"),
+        (["bench", "fast"], "`action` must be one of quick, full, compare"),
+        (["bench", "full", "--quick"], "`--quick` must stand alone"),
+        (["bench", "compare", "--factor", "1"], "`--factor` must be above 1; got 1.0"),
+        (["bench", "compare", "--factor", "x"], "Invalid value for '--factor'"),
+        (["concepts", "quantille"], "`term` must occur in a concept; got quantille (close: "),
+        (["toru"], "No such command 'toru'"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_status_2(arguments, message, capsys):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("refquant: ")
+    assert message in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused_before_the_work(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert run(["tour", "--output", str(tmp_path / "report.html")]) == 2
+    assert "you may write to" in capsys.readouterr().err
+
+
+def test_version_and_help_go_to_stdout(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+    for arguments in ([], ["--help"], ["tour", "--help"]):
+        assert run(arguments) == 0
+        out, err = capsys.readouterr()
+        assert "Usage: refquant" in out
+        assert err == ""
+
+
+def test_the_tour_gets_what_was_asked(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr("refquant.tour.take_tour", lambda **settings: asked.update(settings) or 1)
+    assert run(["tour", "--quick", "--output", str(tmp_path / "x.html")]) == 1
+    assert asked == {"quick": True, "output": tmp_path / "x.html"}
+
+
+def test_an_interrupted_tour_says_so_in_one_line(monkeypatch, capsys):
+    def interrupted(**settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refquant.tour.take_tour", interrupted)
+    assert run(["tour"]) == 130
+    assert capsys.readouterr().err == "refquant: interrupted\n"
+
+
+def test_a_defect_is_not_hidden(monkeypatch):
+    def broken(**settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("refquant.tour.take_tour", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["tour"])
+
+
+def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path):
+    tour = subprocess.Popen(
+        [sys.executable, "-m", "refquant", "tour"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tour.stderr.readline().startswith("tour: ")      # at work
+    time.sleep(0.2)
+    tour.send_signal(signal.SIGINT)
+    out, err = tour.communicate(timeout=60)
+    assert tour.returncode == 130
+    assert err.splitlines()[-1] == "refquant: interrupted"
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"'{sys.executable}' -m refquant concepts | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_the_concept_list_names_every_row_and_what_is_missing(capsys):
+    assert run(["concepts"]) == 0
+    out = capsys.readouterr().out
+    rows = tomllib.loads((ROOT / "textbook" / "concepts.toml").read_text())["concept"]
+    listed = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    assert set(listed) == {row["id"] for row in rows}
+    for row in rows:
+        if row["modules"]:
+            assert row["modules"][0] in listed[row["id"]]
+            assert row["chapter"] in listed[row["id"]]
+        else:
+            assert "does not exist yet" in listed[row["id"]]
+    assert out.splitlines()[-1].startswith(f"{len(rows)} concepts: ")
+
+
+@pytest.mark.parametrize("term", ["Per-Channel", "channelwise", "per channel", "granularity"])
+def test_a_term_finds_its_concept_however_it_is_spelled(term):
+    assert "granularity" in [concept.id for concept in find(load(), term)]
+
+
+def test_a_term_shows_the_text_and_the_benchmark(capsys):
+    assert run(["concepts", "stochastic-rounding"]) == 0
+    out = capsys.readouterr().out
+    assert "round up with probability" in out
+    assert "benchmarks rounding.Rounding" in out
+
+
+def test_a_module_that_is_not_there_does_not_exist_yet():
+    concept = Concept("x", "part", "text", ("rounding", "no.such"), "", ())
+    assert concept.existing == ["rounding"]
+
+
+def test_an_unknown_term_without_a_neighbour_gets_no_hint():
+    with pytest.raises(UnknownTerm, match=r"got zzzzzz$"):
+        find(load(), "zzzzzz")
+
+
+def test_an_installed_package_reads_its_own_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_concepts, "PACKAGE", tmp_path / "refquant")
+    assert run(["concepts"]) == 2
+    assert "the concept list must be at" in capsys.readouterr().err
+    (tmp_path / "refquant").mkdir()
+    row = '[[concept]]\nid = "a"\npart = "P"\ntext = "t"\nmodules = []\nchapter = ""\n'
+    (tmp_path / "refquant" / "concepts.toml").write_text(row)
+    assert [concept.id for concept in load()] == ["a"]
+
+
+def test_importing_the_package_loads_no_command_line():
+    code = "import sys, refquant; print(sorted({'typer', 'rich', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )
+    assert done.stdout == "[]\n"
