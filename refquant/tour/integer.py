@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from refquant._types import Array
 from refquant.calibration.entropy import candidate_divergences
 from refquant.calibration.minmax import absmax
 from refquant.calibration.statistics import Histogram
@@ -20,6 +21,7 @@ from refquant.integer.dialects import (
     XNNPACK,
     Dialect,
 )
+from refquant.kernels import elementwise
 from refquant.kernels.histogram import ValueHistogram, kl_divergences, uniform_errors
 from refquant.metrics import mse, sqnr
 from refquant.quantizer import fake_quantize
@@ -62,6 +64,20 @@ def dialect_row(subject: Subject, *, name: str, dialect: Dialect, differing: int
     )
 
 
+def tiles_row(subject: Subject) -> Row:
+    """Fake quantization tile by tile, against step by step."""
+    row = Row("fake quantize by tiles")
+    for bits in (8, 4):
+        quantizer = symmetric(absmax(subject.layer, axis=1), bits=bits)
+        start = time.perf_counter()
+        fast = elementwise.fake_quantize(subject.layer, quantizer)
+        row = row._replace(seconds=time.perf_counter() - start)
+        slow = fake_quantize(subject.layer, quantizer)
+        row = row.claim(f"{bits} bits, per channel: the same, bit for bit", _same(fast, slow))
+    codes = elementwise.encode(subject.layer, quantizer)
+    return row.claim("the same codes", _same(codes, quantizer.encode(subject.layer)))
+
+
 def clip_search_row(subject: Subject) -> Row:
     """256 clipping ranges from one histogram, against one by one."""
     x = subject.gauss[:128]
@@ -91,6 +107,10 @@ def kl_row(subject: Subject) -> Row:
     return row.claim(f"divergences are within {off:.0e} of the slow, at most 1e-9", off <= 1e-9)
 
 
+def _same(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
 #: Of 64 ties, how many get another code than by definition: half to even, zero point after.
 DIALECTS = [
     ("onnxruntime", ONNXRUNTIME, 0),
@@ -109,6 +129,7 @@ ROWS: list[RowFunction] = [
         partial(dialect_row, name=name, dialect=dialect, differing=differing)
         for name, dialect, differing in DIALECTS
     ),
+    tiles_row,
     clip_search_row,
     kl_row,
 ]
