@@ -88,7 +88,7 @@ def omse(
 
     Notes
     -----
-    For one block of a million values (two above 4 bits) and a `Uniform` of at
+    For one block of a million values (four above 4 bits) and a `Uniform` of at
     most 8 bits, the errors come from a histogram (`refquant.kernels.histogram`),
     good to 1e-7 relative; the choice can differ only between candidates whose
     errors are equal to that.
@@ -429,7 +429,7 @@ def _fast_search(
     quantizer = make(*(end[0] * shares for end in ends))
     if not isinstance(quantizer, Uniform) or quantizer.scale.shape != shares.shape:
         return None
-    bins = 2**16 if quantizer.code_bits <= 4 else 2**17
+    bins = 2**16 if quantizer.code_bits <= 4 else 2**18
     if quantizer.code_bits > 8 or rows.size < VALUES_PER_BIN * bins:
         return None
     histogram = ValueHistogram.of(rows, bins=bins)

@@ -21,7 +21,7 @@ def candidates(x, bits, count=CANDIDATES):
 
 
 def search(x, bits):
-    bins = 2**16 if bits <= 4 else 2**17
+    bins = 2**16 if bits <= 4 else 2**18
     return int(np.argmin(uniform_errors(ValueHistogram.of(x, bins=bins), candidates(x, bits))))
 
 
@@ -89,12 +89,12 @@ class HistogramAccuracy(Quality):
     param_names = ("bits", "kind")
 
     def setup(self, bits, kind):
-        self.x = weights(kind, size(2**21), "float64")
+        self.x = weights(kind, size(2**22), "float64")
 
     def track_relative_error(self, bits, kind):
         bounds = np.abs(self.x).max() * np.array([1.0, 0.7, 0.4])
         quantizer = symmetric(bounds, bits=bits)
-        bins = 2**16 if bits <= 4 else 2**17
+        bins = 2**16 if bits <= 4 else 2**18
         found = uniform_errors(ValueHistogram.of(self.x, bins=bins), quantizer)
         top = quantizer.qmax
         direct = [
