@@ -10,19 +10,19 @@ codes differ, and a test that compares two runtimes code by code fails.
 dialect                code, before clipping                    NaN becomes  1e10 becomes
 =====================  =======================================  ===========  =============
 ``ONNXRUNTIME``        ``rint(x / s) + z``                      qmin         qmax
-``ONNX_REFERENCE``     ``int32(rint(x / s)) + z``               [1]_         [1]_
+``ONNX_REFERENCE``     ``int32(rint(x / s)) + z``               wraps        wraps
 ``TORCH_QUANTIZE``     ``rint(fma(x, 1 / s, z))``               qmax         qmax
 ``TORCH_PER_CHANNEL``  ``rint(x * (1 / s) + z)``                0            qmax
 ``TORCH_FAKE``         ``rint(x * (1 / s)) + z``                qmin         qmax
 ``TORCH_DECOMPOSED``   ``rint(x * (1 / s)) + z``                0            qmax
-``LITERT_REFERENCE``   ``int32(half_away(x / s)) + z``          [1]_         [1]_
-``LITERT_OPTIMIZED``   lanes of 8, and a remainder, which       [1]_         [1]_
+``LITERT_REFERENCE``   ``int32(half_away(x / s)) + z``          wraps        wraps
+``LITERT_OPTIMIZED``   lanes of 8, and a remainder, which       wraps        wraps
                        round differently: by position
 ``XNNPACK``            ``rint(x * (1 / s)) + z``                qmax         qmax
 =====================  =======================================  ===========  =============
 
-.. [1] The conversion to int32 overflows; x86 answers -2**31, to which z is added
-   with wrap-around: qmin for z >= 0, and qmax for z < 0.
+"Wraps": what does not fit an int32 becomes -2**31 on x86, to which z is added
+modulo 2**32. That is qmin for z >= 0, and qmax for z < 0.
 
 The operations are float32, as in the kernels. Each function is written out
 longhand next to its siblings, since the differences are the whole content.
@@ -90,7 +90,7 @@ class Dialect(NamedTuple):
         parameters are cast to float32; values must be float32 (`TypeError`).
     decode : callable, (ndarray of int, Uniform) -> ndarray of float32
         Values of codes.
-    parameters : callable, (low, high, *, bits, signed) -> Uniform
+    parameters : callable, (low, high, bits, signed) -> Uniform
         Scale and zero point that the runtime's tools choose for a range, after
         widening it to contain zero.
 
