@@ -64,4 +64,6 @@ def _text(value: float, form: str) -> str:
 def _time(seconds: float) -> str:
     if math.isnan(seconds):
         return "–"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"
