@@ -21,6 +21,9 @@ from refquant.quantizers.codebook import Codebook, nearest
 
 __all__ = ["optimal_cuts", "optimal_kmeans"]
 
+#: Up to so many values all cells are listed: n * n / 2 of them, but nothing to organize.
+SMALL = 256
+
 
 def optimal_kmeans(
     x: Array, k: int, *, weights: Array | None = None, axis: Axis = None
@@ -131,12 +134,18 @@ def optimal_cuts(values: Array, weights: Array, k: int) -> Array:
     mass = np.concatenate([[0.0], np.cumsum(weights)])
     moment = np.concatenate([[0.0], np.cumsum(weights * centred)])
 
-    gain = np.zeros(n + 1)                      # of the best m cells for the first j values
+    gain = np.full(n + 1, -np.inf)              # of the best m cells for the first j values
     gain[1:] = moment[1:] ** 2 / mass[1:]
     before = [np.zeros(n + 1, np.intp)]         # the best i for each m and j
+    table = _all_gains(mass, moment) if n <= SMALL else None
     for cells in range(2, k + 1):
-        first = n if cells == k else cells      # the last row is read at n only
-        gain, best = _next_row(gain, mass, moment, before[-1], cells, first)
+        if table is not None:
+            total = gain + table
+            best = total.argmax(axis=1)         # the leftmost, as the halving finds it
+            gain = total[np.arange(n + 1), best]
+        else:
+            first = n if cells == k else cells  # the last row is read at n only
+            gain, best = _next_row(gain, mass, moment, before[-1], cells, first)
         before.append(best)
 
     cuts = [n]
@@ -145,12 +154,19 @@ def optimal_cuts(values: Array, weights: Array, k: int) -> Array:
     return np.array(cuts[::-1])
 
 
+def _all_gains(mass: Array, moment: Array) -> Array:
+    """Gain of the cell from i to j, at ``[j, i]``; minus infinity where there is none."""
+    held = np.tri(mass.size, k=-1, dtype=bool)
+    width = np.where(held, mass[:, np.newaxis] - mass, 1)
+    return np.where(held, (moment[:, np.newaxis] - moment) ** 2 / width, -np.inf)
+
+
 def _next_row(
     gain: Array, mass: Array, moment: Array, before: Array, cells: int, first: int
 ) -> tuple[Array, Array]:
     """The table for one cell more, at j from `first` to n: its gain, and the best cut for each."""
     n = mass.size - 1
-    row = np.zeros(n + 1)
+    row = np.full(n + 1, -np.inf)
     best = np.full(n + 1, cells - 1)
     # Round by round the j halfway between those known, whose cuts enclose the new
     # one; nor does a cut move left when a cell is added (`before`).
@@ -172,10 +188,12 @@ def _best_cuts(
     lengths = high - low + 1
     starts = np.cumsum(lengths) - lengths
     # All candidates of all j in one flat array, the ranges one after the other.
-    i = np.arange(lengths.sum()) + np.repeat(low - starts, lengths)
-    last_mass = np.repeat(mass[j], lengths) - mass[i]
-    last_moment = np.repeat(moment[j], lengths) - moment[i]
-    total = gain[i] + last_moment**2 / last_mass
+    owner = np.repeat(np.arange(j.size), lengths)
+    i = np.arange(owner.size) + (low - starts)[owner]
+    last = j[owner]
+    total = gain[i] + (moment[last] - moment[i]) ** 2 / (mass[last] - mass[i])
     greatest = np.maximum.reduceat(total, starts)
-    hits = np.flatnonzero(total == np.repeat(greatest, lengths))
-    return greatest, i[hits[np.searchsorted(hits, starts)]]
+    hits = np.flatnonzero(total == greatest[owner])[::-1]
+    leftmost = np.empty_like(j)
+    leftmost[owner[hits]] = i[hits]             # from the right: the last one written stays
+    return greatest, leftmost
