@@ -25,7 +25,7 @@ __all__ = ["channel_bits", "channel_levels", "water_filling"]
 
 
 def channel_levels(bounds: Array, *, bits: float) -> Array:
-    r"""Levels per channel that minimise the noise for a fixed sum of levels.
+    r"""Number of levels per channel with the least noise, for a fixed sum of levels.
 
     .. math:: B_i = n\, 2^M \frac{\alpha_i^{2/3}}{\sum_j \alpha_j^{2/3}}
 
@@ -121,7 +121,7 @@ def channel_bits(
 
 
 def water_filling(bounds: Array, *, bits: float) -> Array:
-    r"""Bits per channel that minimise the noise for a fixed sum of bits.
+    r"""Width in bits per channel with the least noise, for a fixed sum of bits.
 
     .. math:: M_i = \max(0, \log_2 \alpha_i - \lambda), \qquad \sum_i M_i = n M
 

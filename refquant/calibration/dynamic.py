@@ -159,7 +159,7 @@ class Dynamic(NamedTuple):
 
 
 def quantize_dynamic(x: Array, fit: Fit) -> Dynamic:
-    """Codes of `x` under a quantizer fitted to `x` itself, at run time.
+    """Data as codes of a quantizer fitted to them on the spot, at run time.
 
     Parameters
     ----------

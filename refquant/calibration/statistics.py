@@ -156,7 +156,7 @@ class Moments(NamedTuple):
         return cls(x.size // mean.size, np.asarray(mean), m2)
 
     def merge(self, other: Self) -> Self:
-        """Moments of the data of both.
+        """What the moments of the data of both are.
 
         Parameters
         ----------
@@ -298,7 +298,7 @@ class Histogram(NamedTuple):
         return type(self)(counts, start, other.width)
 
     def edges(self) -> Array:
-        """Edges of the bins, one more than there are counts.
+        """Every edge of the bins, one more than there are counts.
 
         Returns
         -------
