@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lstsq
 from scipy.spatial.distance import cdist
-from sklearn.cluster import KMeans
 
 from refquant._types import Array, Codes
 from refquant._validate import (
@@ -590,6 +589,9 @@ def _cluster(vectors: Array, k: int, rng: np.random.Generator) -> Array:
     if k > distinct:
         raise ValueError(f"`k` must not exceed the {distinct} distinct sub-vectors; got {k}")
     seed = int(rng.integers(2**31))
+    # Here, not above: a codebook that is only read should not load scikit-learn.
+    from sklearn.cluster import KMeans
+
     return KMeans(k, n_init=1, random_state=seed).fit(vectors).cluster_centers_
 
 

@@ -25,7 +25,8 @@ BELOW = {                                           # layer: the parts it may im
     "apply": APPLIED,
     "interop": APPLIED,
 }
-TOP = {"oracle", "testing", "workflow", "tour", "cli", "explore", "__main__"}   # import anything
+TOP = {"oracle", "testing", "workflow", "tour", "cli", "explore",   # import anything
+       "__main__", "_bench", "_concepts"}
 OUTSIDE = {                                         # layer: the libraries it may import
     **{layer: {"numpy", "scipy"} for layer in BELOW},
     "quantizers": {"numpy", "scipy", "sklearn"},    # k-means on sub-vectors

@@ -12,6 +12,7 @@ from structure._tree import (
     BENCHMARKS,
     PACKAGE,
     ROOT,
+    TOOLS,
     benchmark_classes,
     camel,
     chapters,
@@ -30,8 +31,9 @@ NAME_IDS = [f"{dotted(module)}.{name}" for module, name in NAMES]
 @pytest.mark.parametrize("module", modules(), ids=str)
 def test_module_has_tests(module):
     home = ROOT / "tests" / module.parent / f"test_{module.name}.py"
-    whole = ROOT / "tests" / f"test_{module.parts[0]}.py"         # a tool may be tested as one
-    assert home.exists() or whole.exists(), f"{module} has no test: write {home.relative_to(ROOT)}"
+    tool = module.parts[0] if module.parts[0] in TOOLS else "-"   # may be tested as a whole
+    whole = [*ROOT.glob(f"tests/test_{tool}.py"), *ROOT.glob(f"tests/{tool}/test_*.py")]
+    assert home.exists() or whole, f"{module} has no test: write {home.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("module", concepts(), ids=str)
@@ -70,14 +72,15 @@ def test_no_orphan_benchmarks():
 
 def test_no_orphan_tests():
     """A test file outside the special folders mirrors a module, private or not, or a package."""
-    special = {"structure", "_oracles"}
+    special = {"structure", "_oracles", *TOOLS}
     orphans = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         home = path.relative_to(ROOT / "tests")
         target = PACKAGE / home.parent / home.stem.removeprefix("test_")
         private = target.with_name(f"_{target.name}").with_suffix(".py")
         known = target.with_suffix(".py").exists() or target.is_dir() or private.exists()
-        whole = home.stem in {"test_benchmarks", "test_check_offline", "test_contract"}
+        whole = home.stem in {
+            "test_bench_wrapper", "test_benchmarks", "test_check_offline", "test_contract"}
         if not (special & set(home.parts) or known or whole):
             orphans.append(str(home))
     assert not orphans, f"no module refquant/<path>.py for these tests: {sorted(orphans)}"
