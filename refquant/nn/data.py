@@ -14,7 +14,7 @@ __all__ = ["Split", "batches", "digits", "shifted"]
 class Split(NamedTuple):
     """Images and labels, one half to train on and one half to judge by.
 
-    Parameters
+    Attributes
     ----------
     x_train, x_test : ndarray of float32, shape (n, 8, 8, 1)
         Pixels in [0, 1], multiples of 1/16.

@@ -66,7 +66,7 @@ _SHAPES = {
 class Model(NamedTuple):
     """A trained network, ready to run.
 
-    Parameters
+    Attributes
     ----------
     nodes : list of Node
         In evaluation form, from ``x`` to ``logits``.

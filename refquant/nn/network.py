@@ -34,7 +34,7 @@ Tap: TypeAlias = Callable[[str, Array], Array]
 class Node(NamedTuple):
     """One operation: the name of what it produces, the operation, the names it reads.
 
-    Parameters
+    Attributes
     ----------
     name : str
         Of the value produced; unlike every other name in the network.
@@ -64,7 +64,7 @@ class Node(NamedTuple):
 class Trace(NamedTuple):
     """What a run leaves behind: every value by name, and the way back.
 
-    Parameters
+    Attributes
     ----------
     values : dict of str to ndarray
         Inputs, parameters and the values of all nodes, as the taps returned them.

@@ -20,7 +20,7 @@ __all__ = ["Running", "batch_norm", "batch_norm_training", "update_running"]
 class Running(NamedTuple):
     """Averages of the batch statistics of one layer.
 
-    Parameters
+    Attributes
     ----------
     mean : ndarray of float, shape (channels,)
         Average of the batch means.

@@ -40,7 +40,7 @@ Schedule: TypeAlias = Callable[[int], float]
 class SgdState(NamedTuple):
     """What `sgd` remembers.
 
-    Parameters
+    Attributes
     ----------
     velocity : dict of str to ndarray
         Decaying sum of the gradients.
@@ -56,7 +56,7 @@ class SgdState(NamedTuple):
 class AdamState(NamedTuple):
     """What `adam` remembers.
 
-    Parameters
+    Attributes
     ----------
     steps : int
         Steps taken so far.
@@ -76,7 +76,7 @@ class AdamState(NamedTuple):
 class SgdStep(NamedTuple):
     """Parameters and state after one step of `sgd`.
 
-    Parameters
+    Attributes
     ----------
     parameters : dict of str to ndarray
         New arrays; those without a gradient are the old ones.
@@ -95,7 +95,7 @@ class SgdStep(NamedTuple):
 class AdamStep(NamedTuple):
     """Parameters and state after one step of `adam`.
 
-    Parameters
+    Attributes
     ----------
     parameters : dict of str to ndarray
         New arrays; those without a gradient are the old ones.

@@ -63,7 +63,8 @@ def test_the_ten_layers_are_found_by_name():
 def test_an_empty_plan_changes_nothing():
     assert np.array_equal(predict(MODEL, X[:9], tap=static({})), predict(MODEL, X[:9]))
     assert np.array_equal(predict(MODEL, X[:9], tap=dynamic({})), predict(MODEL, X[:9]))
-    assert np.array_equal(predict(MODEL, X[:9], tap=chain(untouched, untouched)), predict(MODEL, X[:9]))
+    both_idle = chain(untouched, untouched)
+    assert np.array_equal(predict(MODEL, X[:9], tap=both_idle), predict(MODEL, X[:9]))
 
 
 def test_replacing_the_weights_is_tapping_them():
@@ -116,6 +117,7 @@ def test_chained_taps_apply_in_order():
     seen = run(MODEL.nodes, {"x": X[:3], **MODEL.values}, tap=tap).values
     assert np.array_equal(seen["x"], fake_quantize(X[:3], per_tensor(4)(X[:3])))
     assert len(np.unique(seen["r1a.weight"])) <= 15
+    assert chain(lambda name, v: v + 1, lambda name, v: 10 * v)("x", np.array(2.0)) == 30
 
 
 def test_gradients_pass_a_quantizing_tap_straight_through():
@@ -181,4 +183,8 @@ def test_mistakes_are_refused():
         with_quantized({}, {"q": per_tensor(4)(np.ones(1))})
     with pytest.raises(ValueError, match="at least one name"):
         ends([])
+
+
+def test_the_ends_are_the_first_and_the_last():
+    assert ends(WEIGHTS) == ["stem.weight", "fc.weight"]
     assert ends(["only"]) == ["only"]

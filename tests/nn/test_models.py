@@ -143,3 +143,39 @@ def test_a_missing_or_changed_file_is_refused(tmp_path):
     changed.write_bytes(content)
     with pytest.raises(ValueError, match="must have the SHA-256"):
         models._load(changed, models.WEIGHTS_SHA256)
+
+
+@pytest.mark.peer
+def test_loss_and_all_gradients_of_the_network_equal_torch():
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    p = fresh(np.float64)
+    t = {
+        name: torch.tensor(v.transpose(0, 3, 1, 2).copy() if v.ndim == 4 else v,
+                           requires_grad=True)
+        for name, v in p.items()
+    }
+    x, y = SPLIT.x_train[:16].astype(np.float64), SPLIT.y_train[:16]
+
+    def block(h, layer, *, stride=1, groups=1, shortcut=None):
+        w = t[f"{layer}.weight"]
+        h = functional.conv2d(h, w, stride=stride, padding=w.shape[2] // 2, groups=groups)
+        h = functional.batch_norm(h, None, None, t[f"{layer}.gamma"], t[f"{layer}.beta"], True)
+        return functional.relu(h if shortcut is None else h + shortcut)
+
+    stem = block(torch.tensor(x.transpose(0, 3, 1, 2).copy()), "stem")
+    h = block(block(stem, "r1a"), "r1b", shortcut=stem)
+    wide = block(block(h, "dw1", stride=2, groups=16), "pw1")
+    h = block(block(wide, "r2a"), "r2b", shortcut=wide)
+    h = block(block(h, "dw2", stride=2, groups=32), "pw2").mean((2, 3))
+    loss = functional.cross_entropy(
+        functional.linear(h, t["fc.weight"], t["fc.bias"]), torch.tensor(y)
+    )
+    loss.backward()
+    trace = run(with_loss(digits_cnn(training=True)), {"x": x, "labels": y, **p})
+    assert np.isclose(trace.values["loss"], loss.item(), rtol=1e-12)
+    gradients = backward(trace, {"loss": 1.0})
+    for name, tensor in t.items():
+        theirs = tensor.grad.numpy()
+        theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
+        assert np.allclose(gradients[name], theirs, rtol=1e-8, atol=1e-11)
