@@ -16,6 +16,7 @@ with A the bound on the absolute value.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,10 +63,18 @@ class Uniform:
     Raises
     ------
     ValueError
-        If a scale is not positive and finite, a zero point is outside
-        ``[qmin, qmax]`` or the shapes of the two differ.
+        If a scale is not positive and finite, a level overflows the dtype of
+        `scale`, a zero point is outside ``[qmin, qmax]`` or the shapes of the
+        two differ.
     TypeError
         If `scale` is not float or `zero_point` not integer.
+
+    Notes
+    -----
+    The arithmetic is that of the data: ``x / scale`` is rounded to the dtype of
+    the two before it is rounded to a whole number. Beyond 22 bits, where that
+    would lose codes in float32, it is float64; so ``encode(decode(c))`` is c up
+    to 23 bits of float32 scales (24 if signed), and always in float64.
 
     References
     ----------
@@ -97,6 +106,15 @@ class Uniform:
                 f"`zero_point` must have the shape of `scale`, {self.scale.shape}; "
                 f"got {zero_point.shape}"
             )
+        below_zero = self.zero_point.astype(np.int64) - self.qmin
+        reach = np.maximum(below_zero, self.qmax - self.qmin - below_zero)
+        with np.errstate(over="ignore"):
+            ends = (self.scale * reach.astype(self.work_dtype)).astype(self.scale.dtype)
+        if not np.isfinite(ends).all():
+            largest = np.finfo(self.scale.dtype).max
+            raise ValueError(
+                f"`scale` must keep every level within {largest:.4g}; got {self.scale.max():.4g}"
+            )
 
     def encode(self, x: Array, *, rounding: Rounding = half_even) -> Codes:
         """Code of each element, nearest by default; out-of-range values saturate.
@@ -115,13 +133,11 @@ class Uniform:
         x = as_reals("x", x)
         require_broadcastable("scale", self.scale, x.shape)
         require_no_nan("x", x)
-        if self.code_bits > 24:                 # float32 counts exactly only to 2**24
-            x = x.astype(np.float64)
         with np.errstate(over="ignore"):        # an overflowing ratio is infinite, and saturates
-            q = rounding(x / self.scale)
-        q = q + self.zero_point.astype(q.dtype)
+            steps = rounding(np.divide(x, self.scale, dtype=np.result_type(x, self.work_dtype)))
+        codes = np.asarray(steps + self.zero_point.astype(steps.dtype))
         # Clip as float: the cast of a float outside int32 is undefined.
-        return np.clip(q, self.qmin, self.qmax).astype(np.int32)
+        return np.clip(codes, self.qmin, self.qmax, out=codes).astype(np.int32)
 
     def decode(self, codes: Array) -> Array:
         """Real value of each code.
@@ -136,9 +152,10 @@ class Uniform:
         """
         codes = require_codes("codes", codes, self.qmin, self.qmax)
         require_broadcastable("scale", self.scale, codes.shape)
-        exact = np.float64 if self.code_bits > 24 else self.scale.dtype
-        steps = codes.astype(exact) - self.zero_point.astype(exact)
-        return (self.scale * steps).astype(self.scale.dtype, copy=False)
+        values = codes.astype(self.work_dtype)
+        values -= self.zero_point.astype(self.work_dtype)
+        values *= self.scale
+        return values.astype(self.scale.dtype, copy=False)
 
     @property
     def code_bits(self) -> int:
@@ -149,6 +166,13 @@ class Uniform:
         """Bits of scales and zero points; zero points that are all 0 are not stored."""
         zero_point_bits = self.code_bits if self.zero_point.any() else 0
         return self.scale.size * (float_bits + zero_point_bits)
+
+    @property
+    def work_dtype(self) -> np.dtype[Any]:
+        """Where the arithmetic is done: in float64 if the codes are too wide for float32."""
+        # Two roundings, of the level and of the ratio, cost k codes k * 2**-23 < 1/2.
+        wide = max(-self.qmin, self.qmax, self.qmax - self.qmin) >= 2**22
+        return np.dtype(np.float64) if wide else self.scale.dtype
 
 
 def symmetric(bound: npt.ArrayLike, *, bits: int, narrow: bool = True) -> Uniform:
@@ -234,7 +258,8 @@ def full_range(bound: npt.ArrayLike, *, bits: int) -> Uniform:
     .. math:: s = \frac{2A}{2^b - 1}, \qquad z = 0
 
     Both ends lie half a step off the grid: A becomes ``A - s/2`` and ``-A``
-    becomes ``-A - s/2`` (half-even, clipped), so decoding is not symmetric.
+    becomes ``-A - s/2`` (half-even, clipped), so decoding is not symmetric. That
+    is exact arithmetic: a rounded `s` may push either end off its tie.
 
     Parameters
     ----------
@@ -276,8 +301,7 @@ def asymmetric(
               z = \mathrm{clip}(\lfloor q_{min} - \alpha / s \rceil, q_{min}, q_{max})
 
     Rounding the zero point shifts the grid by up to half a step, so the ends of
-    the range are met to within half a step; inside it the error stays below
-    half a step (Notes).
+    the range are met to within half a step; and so is everything between them.
 
     Parameters
     ----------
@@ -300,8 +324,12 @@ def asymmetric(
 
     Notes
     -----
-    With alpha inside [low, 0], the level nearest to alpha is clipped only by a
-    zero point nudge of at most s/2, hence :math:`|\hat x - x| \le s/2` on the range.
+    The bound :math:`|\hat x - x| \le s/2` on the range holds although the zero
+    point is rounded: its rounding moves a code by at most 1/2, so
+    :math:`x/s + z` lies in :math:`[q_{min} - \tfrac12, q_{max} + \tfrac12]`, and
+    clipping to the codes moves it by no more than rounding may. What is added by
+    floating point: `s` is a rounded number, which shifts the far end by up to
+    ``width * eps / 2``. The zero point is found in float64 from the rounded `s`.
 
     References
     ----------
@@ -318,12 +346,20 @@ def asymmetric(
     low, high = as_reals("low", low), as_reals("high", high)
     require_finite("low", low)
     require_finite("high", high)
-    if (low > high).any():
-        raise ValueError(f"`low` must not exceed `high`; got {low.max()} and {high.min()}")
+    dtype = np.result_type(low, high)
+    try:
+        low, high = np.broadcast_arrays(low.astype(np.float64), high.astype(np.float64))
+    except ValueError:
+        raise ValueError(
+            f"`low` and `high` must broadcast; got shapes {low.shape} and {high.shape}"
+        ) from None
+    crossed = low > high
+    if crossed.any():
+        bad = low[crossed][0], high[crossed][0]
+        raise ValueError(f"`low` must not exceed `high`; got {bad[0]} and {bad[1]}")
     low, high = np.minimum(low, 0), np.maximum(high, 0)
-    # In float64, where the width of a float32 range cannot overflow.
-    width = high.astype(np.float64) - low
-    scale = _usable(width / (qmax - qmin), np.result_type(low, high))
+    # Halves, because the width of the largest range would overflow.
+    scale = _usable((high / 2 - low / 2) / ((qmax - qmin) / 2), dtype)
     zero_point = np.clip(half_even(qmin - low / scale), qmin, qmax)
     return Uniform(scale, zero_point.astype(np.int64), qmin, qmax)
 
@@ -415,5 +451,6 @@ def _usable(scale: Array, dtype: npt.DTypeLike) -> Array:
     subnormal scale has lost its precision and its reciprocal may be infinite,
     so such a block, smaller than any normal number, counts as zero too.
     """
-    scale = np.asarray(scale).astype(dtype)
+    with np.errstate(over="ignore"):            # Uniform refuses an infinite scale
+        scale = np.asarray(scale).astype(dtype)
     return np.where(scale >= np.finfo(scale.dtype).smallest_normal, scale, np.ones_like(scale))
