@@ -5,13 +5,15 @@ Inside the range the error is *rounding* (at most half a step), outside it is
 quantizer with a fixed number of codes is between these two.
 """
 
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array
-from refquant._validate import require_nonempty
+from refquant._validate import require_broadcastable, require_nonempty
 
 __all__ = [
     "ErrorParts",
@@ -53,7 +55,7 @@ def mse(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
     0.125
     """
     x, x_hat = _pair(x, x_hat)
-    return _mean_square(x, x_hat)
+    return _noise(x, x_hat) / x.size
 
 
 def sqnr(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
@@ -85,10 +87,10 @@ def sqnr(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
     20.0
     """
     x, x_hat = _pair(x, x_hat)
-    signal, noise = _mean_square(x, np.zeros((), x.dtype)), _mean_square(x, x_hat)
+    signal, noise = _dot(x, x), _noise(x, x_hat)
     if signal == 0 and noise == 0:
         return float("nan")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return float(10 * (np.log10(signal) - np.log10(noise)))
 
 
@@ -119,7 +121,8 @@ def max_error(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
     0.5
     """
     x, x_hat = _pair(x, x_hat)
-    return float(np.max(np.abs(x.astype(np.float64) - x_hat)))
+    with np.errstate(all="ignore"):
+        return float(np.max([np.max(np.abs(a - b)) for a, b in _pieces(x, x_hat)]))
 
 
 def cosine(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
@@ -152,9 +155,9 @@ def cosine(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> float:
     >>> round(cosine(np.array([1.0, 0.0]), np.array([2.0, 2.0])), 6)
     0.707107
     """
-    x, x_hat = (np.ravel(a).astype(np.float64) for a in _pair(x, x_hat))
-    lengths = np.sqrt(x @ x) * np.sqrt(x_hat @ x_hat)
-    return float(np.clip(x @ x_hat / lengths, -1, 1)) if lengths > 0 else float("nan")
+    x, x_hat = _pair(x, x_hat)
+    lengths = math.sqrt(_dot(x, x)) * math.sqrt(_dot(x_hat, x_hat))
+    return float(np.clip(_dot(x, x_hat) / lengths, -1, 1)) if lengths > 0 else float("nan")
 
 
 def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
@@ -247,7 +250,7 @@ def error_parts(x: npt.ArrayLike, x_hat: npt.ArrayLike, low: Array, high: Array)
     Raises
     ------
     ValueError
-        If the shapes differ or there is no element.
+        If the shapes differ, there is no element, or a bound does not broadcast.
 
     References
     ----------
@@ -260,11 +263,17 @@ def error_parts(x: npt.ArrayLike, x_hat: npt.ArrayLike, low: Array, high: Array)
     ErrorParts(rounding=0.03125, clipping=2.0, clipped=0.5)
     """
     x, x_hat = _pair(x, x_hat)
-    outside = (x < low) | (x > high)
-    square = np.square(x.astype(np.float64) - x_hat)
-    clipping = float(np.sum(square, where=outside) / x.size)
-    rounding = float(np.sum(square, where=~outside) / x.size)
-    return ErrorParts(rounding, clipping, float(outside.mean()))
+    require_broadcastable("low", low, x.shape)
+    require_broadcastable("high", high, x.shape)
+    rounding = clipping = clipped = 0.0
+    for a, b, bottom, top in _pieces(x, x_hat, low, high):
+        outside = (a < bottom) | (a > top)
+        with np.errstate(all="ignore"):
+            square = np.square(a - b)
+        rounding += float(np.sum(square, where=~outside))
+        clipping += float(np.sum(square, where=outside))
+        clipped += int(np.count_nonzero(outside))
+    return ErrorParts(rounding / x.size, clipping / x.size, clipped / x.size)
 
 
 def predicted_mse(scale: npt.ArrayLike) -> float:
@@ -337,12 +346,27 @@ def _pair(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> tuple[Array, Array]:
     return x, x_hat
 
 
-def _mean_square(x: Array, x_hat: Array) -> float:
-    """Mean of ``(x - x_hat)**2`` in float64, a bounded piece at a time."""
-    flat, flat_hat = x.reshape(-1), np.broadcast_to(x_hat, x.shape).reshape(-1)
-    piece = 2**16
-    total = 0.0
-    for start in range(0, flat.size, piece):
-        error = flat[start : start + piece].astype(np.float64) - flat_hat[start : start + piece]
-        total += float(error @ error)
-    return total / flat.size
+def _noise(x: Array, x_hat: Array) -> float:
+    """Sum of ``(x - x_hat)**2``; infinities and NaN go through to it."""
+    with np.errstate(all="ignore"):
+        return sum(float(error @ error) for error in (a - b for a, b in _pieces(x, x_hat)))
+
+
+def _dot(x: Array, y: Array) -> float:
+    """Sum of ``x * y``."""
+    with np.errstate(all="ignore"):
+        return sum(float(a @ b) for a, b in _pieces(x, y))
+
+
+def _pieces(*arrays: npt.ArrayLike) -> Iterable[tuple[Array, ...]]:
+    """The arrays, broadcast, a bounded piece at a time as flat float64."""
+    n = len(arrays)
+    return np.nditer(
+        [np.asarray(a) for a in arrays],
+        flags=["external_loop", "buffered"],
+        op_flags=[["readonly"]] * n,
+        op_dtypes=[np.float64] * n,
+        casting="same_kind",
+        order="C",
+        buffersize=2**16,
+    )

@@ -1,8 +1,9 @@
 """Round real values to whole numbers: the only lossy step of a quantizer inside its range.
 
-Every function maps a float array to whole numbers of the same shape and dtype,
-leaves whole numbers alone, and fits any ``rounding`` argument in the library.
-NaN and the infinities pass through; a value in (-1/2, 0) may become -0.0.
+Every function maps a float array to whole numbers of the same shape and dtype
+and, `stochastic_sign` apart, leaves whole numbers alone, passes NaN and the
+infinities through and fits any ``rounding`` argument in the library. A value in
+(-1, 0) may become -0.0.
 
 ==================  =========================  ===================================
 function            -2.5, 0.5, 1.5 become      met in
@@ -20,7 +21,7 @@ stochastic          either neighbour, fairly   low-precision training
 import numpy as np
 
 from refquant._types import Array, Rounding
-from refquant._validate import require_int
+from refquant._validate import require_int, require_no_nan
 
 __all__ = [
     "ceil",
@@ -85,7 +86,8 @@ def half_away(x: Array) -> Array:
     # trunc(x + 1/2) would be shorter and wrong: 0.49999999999999994 + 0.5 == 1.0.
     # The fraction x - trunc(x) is exact in floating point, so test that instead.
     whole = np.trunc(x)
-    return whole + np.copysign(_fraction(x, whole) >= 0.5, x).astype(whole.dtype)
+    whole += np.copysign(_fraction(x, whole) >= 0.5, x).astype(whole.dtype, copy=False)
+    return whole
 
 
 def half_up(x: Array) -> Array:
@@ -110,10 +112,11 @@ def half_up(x: Array) -> Array:
     array([-2.,  1.,  2.])
     """
     # floor(x + 1/2) is wrong for 0.49999999999999994 and, in float32, for odd x above 2**23.
-    # For -1/2 < x < 0 the fraction x - floor(x) may round up to 1, but never across 1/2:
-    # it is below 1/2 only for x < -1/2, where the subtraction is exact.
+    # The fraction x - floor(x) is exact except for -1/2 < x < 0, where x + 1 is rounded;
+    # but there it exceeds 1/2, a float, and rounding, being monotone, keeps it at or above.
     below = np.floor(x)
-    return below + (_fraction(x, below) >= 0.5)
+    below += _fraction(x, below) >= 0.5
+    return below
 
 
 def floor(x: Array) -> Array:
@@ -197,7 +200,9 @@ def stochastic(x: Array, *, rng: np.random.Generator) -> Array:
 
     with the fraction :math:`f = x - \lfloor x \rfloor`. A whole number stays
     itself with probability one (the survey of Gholami et al. gives both of its
-    neighbours probability zero).
+    neighbours probability zero). The draws are multiples of :math:`2^{-53}`, so P
+    is f rounded up to such a multiple; for -1/2 < x < 0 the fraction x + 1 is
+    first rounded to the dtype of `x`.
 
     Parameters
     ----------
@@ -222,7 +227,8 @@ def stochastic(x: Array, *, rng: np.random.Generator) -> Array:
     (array([0., 1.]), np.float64(0.3))
     """
     below = np.floor(x)
-    return below + (rng.random(np.shape(x)) < _fraction(x, below))
+    below += rng.random(np.shape(x)) < _fraction(x, below)
+    return below
 
 
 def stochastic_few_bits(
@@ -277,7 +283,8 @@ def stochastic_few_bits(
     steps = 2**random_bits
     # Scaling by a power of two is exact, so is the comparison of whole numbers.
     wanted = pre_round(_fraction(x, below) * steps)
-    return below + (rng.integers(0, steps, size=np.shape(x)) < wanted)
+    below += rng.integers(0, steps, size=np.shape(x)) < wanted
+    return below
 
 
 def stochastic_sign(x: Array, *, rng: np.random.Generator, hard: bool = False) -> Array:
@@ -304,6 +311,11 @@ def stochastic_sign(x: Array, *, rng: np.random.Generator, hard: bool = False) -
     ndarray
         -1 and +1 in the shape and dtype of `x`.
 
+    Raises
+    ------
+    ValueError
+        If `x` has a NaN.
+
     References
     ----------
     Gholami et al., 2021, arXiv:2103.13630, section IV-B; Courbariaux et al.,
@@ -315,14 +327,17 @@ def stochastic_sign(x: Array, *, rng: np.random.Generator, hard: bool = False) -
     >>> round(y.mean(), 1)
     np.float64(0.5)
     """
+    x = np.asarray(x)
+    require_no_nan("x", x)
     # The logistic function through tanh: exp would overflow for large negative x.
     plus = np.clip((x + 1) / 2, 0, 1) if hard else (1 + np.tanh(x / 2)) / 2
-    ones = np.ones_like(x)
-    return np.where(rng.random(np.shape(x)) < plus, ones, -ones)
+    one = x.dtype.type(1)
+    return np.where(rng.random(x.shape) < plus, one, -one)
 
 
 def _fraction(x: Array, whole: Array) -> Array:
     """``|x - whole|``, with 0 for an infinity, whose difference to itself is NaN."""
     with np.errstate(invalid="ignore"):
-        fraction = np.abs(x - whole)
-    return np.where(np.isinf(x), np.zeros_like(fraction), fraction)
+        fraction = np.asarray(x - whole)
+    fraction[np.isinf(x)] = 0
+    return np.abs(fraction, out=fraction)
