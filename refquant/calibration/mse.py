@@ -172,11 +172,12 @@ def optimal_scale(x: Array, qmin: int, qmax: int, *, axis: Axis = None) -> Unifo
 
     The code of an element grows by one as s falls below
     :math:`|x_i| / (k + 1/2)`. Between two such breakpoints all codes are
-    constant and the error is the parabola
-    :math:`\sum x^2 - 2 s \langle x, q \rangle + s^2 \langle q, q \rangle`, whose
-    lowest point is :math:`\langle x, q \rangle / \langle q, q \rangle`, or an end
-    of the interval. Walking down the sorted breakpoints updates both products by
-    an addition each, and the least of all minima is the answer.
+    constant and the error is a parabola, lowest at
+    :math:`s = \langle x, q \rangle / \langle q, q \rangle` with the error
+    :math:`\sum x^2 - \langle x, q \rangle^2 / \langle q, q \rangle`. Walking down
+    the sorted breakpoints updates both products by an addition each, and the
+    lowest of all parabolas is the answer. Should its lowest point lie outside
+    its interval, other codes are nearer there and err even less: impossible.
 
     Parameters
     ----------
@@ -463,10 +464,8 @@ def _best_scale(x: Array, qmin: int, qmax: int) -> float:
     sizes = np.repeat(np.abs(live), codes)
     breakpoints = sizes / (steps + 0.5)
     order = np.argsort(-breakpoints, kind="stable")
-    # After the j-th breakpoint from the top the scale lies in [below[j], above[j]].
-    above = breakpoints[order]
-    below = np.append(above[1:], 0.0)
+    # Both products after each breakpoint, from the largest scale to the smallest.
     xq = np.cumsum(sizes[order])
     qq = np.cumsum(2.0 * steps[order] + 1)  # (k + 1)**2 - k**2
-    scale = np.clip(xq / qq, below, above)
-    return float(scale[np.argmin(scale * (scale * qq - 2 * xq))])
+    best = np.argmax(xq * (xq / qq))
+    return float(xq[best] / qq[best])
