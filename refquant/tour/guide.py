@@ -9,7 +9,15 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from refquant.tour import activations, calibration, granularity, integer, rounding, uniform
+from refquant.tour import (
+    activations,
+    calibration,
+    formats,
+    granularity,
+    integer,
+    rounding,
+    uniform,
+)
 from refquant.tour.report import write_report
 from refquant.tour.subject import Claim, Row, RowFunction, Subject
 from refquant.tour.table import print_table
@@ -39,6 +47,7 @@ GROUPS = [
     Group("Granularity", "4-bit weights; one scale per ...", granularity.ROWS),
     Group("Calibration", "4-bit weights, one scale; the rule for the range differs",
           calibration.ROWS),
+    Group("Other formats", "levels of other shapes; scales in small blocks", formats.ROWS),
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
