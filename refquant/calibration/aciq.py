@@ -8,12 +8,12 @@ saturation and values inside with the noise of :math:`2^M` even steps:
 
 and two readings of the noise were published:
 
-=======================  ==================================  ====================
-function                 g                                   Laplace, M = 4
-=======================  ==================================  ====================
-`granular_noise`         :math:`1 / (3 \cdot 4^M)`           5.03 b
-`granular_noise_earlier` :math:`4 (2^M - 2) / (3 \cdot 8^M)`  4.00 b
-=======================  ==================================  ====================
+========================  ====================================  ==============
+function                  g                                     Laplace, M = 4
+========================  ====================================  ==============
+`granular_noise`          :math:`1 / (3 \cdot 4^M)`             5.03 b
+`granular_noise_earlier`  :math:`4 (2^M - 2) / (3 \cdot 8^M)`   4.00 b
+========================  ====================================  ==============
 
 The model is optimistic: it saturates at the bound, as if a level lay there,
 and still counts all cells inside. Below 4 bits that matters; `density` has the

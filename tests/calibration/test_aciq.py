@@ -61,6 +61,14 @@ def test_range_scales_with_the_data(x, bits, prior, factor):
     assert np.array_equal(positive[1], positive[0] * factor)
 
 
+@pytest.mark.parametrize("prior", [LAPLACE, GAUSS], ids=["laplace", "gauss"])
+def test_range_moves_with_the_mean(prior):
+    x = np.random.default_rng(0).laplace(size=5000)
+    low, high = aciq(x + 100, bits=2, prior=prior)
+    assert high - low == pytest.approx(2 * aciq_bound(x, bits=2, prior=prior), rel=1e-12)
+    assert (low + high) / 2 == pytest.approx(100 + x.mean(), rel=1e-12)
+
+
 @given(vectors(), st.integers(1, 8), PRIORS)
 def test_range_is_never_wider_than_the_data(x, bits, prior):
     low, high = aciq(x, bits=bits, prior=prior)

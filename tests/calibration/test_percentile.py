@@ -1,5 +1,7 @@
 """Percentile ranges, by four definitions."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from _oracles.samples import (
@@ -65,6 +67,24 @@ def test_histogram_bound_is_the_lower_edge_of_the_bin_that_reaches_the_share(x, 
     absolute = np.abs(x).astype(np.float64)
     assert np.sum(absolute < bound) < p * x.size or bound == histogram.edges()[0]
     assert np.sum(absolute < bound + histogram.width) >= p * x.size
+
+
+@given(SHARES)
+def test_as_much_is_cut_at_either_end(p):
+    low, high = percentile(np.arange(101.0), p)
+    assert low == pytest.approx(50 * (1 - p))
+    assert high == pytest.approx(100 - 50 * (1 - p))
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=9), st.integers(1, 8))
+def test_linear_bound_lies_between_two_order_statistics(values, eighths):
+    ordered = sorted(map(abs, values))
+    whole, part = divmod(Fraction(eighths, 8) * (len(values) - 1), 1)
+    after = ordered[min(int(whole) + 1, len(values) - 1)]
+    expected = ordered[int(whole)] * (1 - part) + after * part
+    assert percentile_bound(np.array(values, float), eighths / 8) == float(expected)
+    higher = percentile_bound_higher(np.array(values, float), eighths / 8)
+    assert higher == (after if part else ordered[int(whole)])
 
 
 def test_golden_c12():

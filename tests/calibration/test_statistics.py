@@ -67,6 +67,7 @@ def test_histogram_counts_each_value_in_its_own_bin(x, bins):
 
 
 @given(vectors(dtype=np.float64), POWERS)
+@example(np.array([1.0, 2.0]), 2.0**-800)
 def test_histogram_of_doubled_data_has_doubled_width(x, factor):
     plain, scaled = Histogram.of(x, bins=16), Histogram.of(x * factor, bins=16)
     assert np.array_equal(plain.counts, scaled.counts)
