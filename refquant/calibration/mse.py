@@ -5,13 +5,13 @@ compromise on the data itself, for the levels that will really be used:
 
 .. math:: \min_A \sum_i | x_i - \hat x_i(A) |^p .
 
-================  ======================================================
-`omse`            bounds ``A k / n``, for any symmetric quantizer
-`omse_range`      low and high shrunk together, for any asymmetric one
-`optimal_scale`   the exact optimum over all scales, zero point 0
+===================  ======================================================
+`omse`               bounds ``A k / n``, for any symmetric quantizer
+`omse_range`         low and high shrunk together, for any asymmetric one
+`optimal_scale`      the exact optimum over all scales, zero point 0
 `alternating_scale`  codes, scale, codes, ...: gets stuck; instructive
-`two_tensors`     the sum of two low-bit tensors, for stubborn layers
-================  ======================================================
+`two_tensors`        the sum of two low-bit tensors, for stubborn layers
+===================  ======================================================
 
 As a function of the scale the error has many local minima, one for almost
 every way the codes can fall, so only a search of all of them is exact.

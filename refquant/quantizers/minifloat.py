@@ -9,21 +9,21 @@ Without the sign, the code is simply the number of the level counted from zero
 upwards. So a format is nothing but the facts below, and one `encode` and one
 `decode` serve them all.
 
-============  =====  ======  ==========  ===============  ==================
-format        s/E/M  bias    largest     smallest > 0     infinity, NaN
-============  =====  ======  ==========  ===============  ==================
-``FP16``      1/5/10 15      65504       2**-24           both
-``BF16``      1/8/7  127     3.39e38     2**-133          both
-``TF32``      1/8/10 127     3.40e38     2**-136          both
-``E5M2``      1/5/2  15      57344       2**-16           both
-``E4M3FN``    1/4/3  7       448         2**-9            NaN alone
-``E5M2FNUZ``  1/5/2  16      57344       2**-17           NaN in place of -0
-``E4M3FNUZ``  1/4/3  8       240         2**-10           NaN in place of -0
-``E3M2``      1/3/2  3       28          2**-4            none
-``E2M3``      1/2/3  1       7.5         2**-3            none
-``E2M1``      1/2/1  1       6           2**-1            none
-``E8M0``      0/8/0  127     2**127      2**-127, no 0    NaN alone
-============  =====  ======  ==========  ===============  ==================
+============  ======  =====  ==========  ===============  ==================
+format        s/E/M   bias   largest     smallest > 0     infinity, NaN
+============  ======  =====  ==========  ===============  ==================
+``FP16``      1/5/10  15     65504       2**-24           both
+``BF16``      1/8/7   127    3.39e38     2**-133          both
+``TF32``      1/8/10  127    3.40e38     2**-136          both
+``E5M2``      1/5/2   15     57344       2**-16           both
+``E4M3FN``    1/4/3   7      448         2**-9            NaN alone
+``E5M2FNUZ``  1/5/2   16     57344       2**-17           NaN in place of -0
+``E4M3FNUZ``  1/4/3   8      240         2**-10           NaN in place of -0
+``E3M2``      1/3/2   3      28          2**-4            none
+``E2M3``      1/2/3   1      7.5         2**-3            none
+``E2M1``      1/2/1   1      6           2**-1            none
+``E8M0``      0/8/0   127    2**127      2**-127, no 0    NaN alone
+============  ======  =====  ==========  ===============  ==================
 """
 
 from collections.abc import Callable
