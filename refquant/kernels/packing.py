@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 #: Elements worked on at a time: the tile and its folds stay in the second-level cache.
-TILE = 2**16
+TILE = 2**17
 TRITS = 5                                         # 3**5 = 243 fits a byte: 1.6 bits a code
 _PLACES = (3 ** np.arange(TRITS)).astype(np.uint8)
 _AWQ_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
@@ -87,7 +87,9 @@ def pack(
     """
     _check_order(bits, high_first)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    codes = _rows_of_codes(codes, low, high)
+    codes = _at_least_one_axis("codes", np.asarray(codes))
+    if codes.dtype != np.uint8:                    # bytes are checked tile by tile, below
+        codes = require_codes("codes", codes, low, high)
     n, together = codes.shape[-1], _together(bits)
     rows = codes.astype(np.uint8, copy=False)
     if n % together:
@@ -95,15 +97,21 @@ def pack(
         rows[..., :n] = codes.astype(np.uint8, copy=False)
     flat = np.ascontiguousarray(rows).reshape(-1)
     word = np.dtype(f"<u{together}")
-    wide = bits if bits == 3 else 1                            # bytes that a word becomes
+    wide = bits if bits == 3 else 1                # bytes that a word becomes
     packed = np.empty((flat.size // together, wide), np.uint8)
     for start in range(0, flat.size, TILE):
-        v = flat[start : start + TILE].view(word)
-        if signed:
+        tile = flat[start : start + TILE]
+        if codes.dtype == np.uint8:
+            require_codes("codes", tile, low, high)
+        v = tile.view(word)
+        if signed:                                 # two's complement: drop copies of the sign
             v = v & word.type(_repeat(2**bits - 1, together))
         v = _fold(v, bits, together)
         part = packed[start // together : start // together + v.size]
-        part[...] = v.view(np.uint8).reshape(-1, together)[:, :3] if bits == 3 else v[:, np.newaxis]
+        if bits == 3:
+            part[...] = v.view(np.uint8).reshape(-1, together)[:, :3]
+        else:
+            np.copyto(part[:, 0], v, casting="unsafe")            # the low byte of each word
     packed = packed.reshape(*rows.shape[:-1], rows.shape[-1] // together * wide)
     packed = packed[..., : -(-n * bits // 8)]
     return np.take(_REVERSED[bits], packed) if high_first else packed
@@ -156,22 +164,21 @@ def unpack(
         filled[..., : packed.shape[-1]] = packed
         packed = filled
     flat = np.ascontiguousarray(packed).reshape(-1, wide)
-    codes = np.empty(len(flat) * together, np.uint8)
+    codes = np.zeros(len(flat) * together, np.uint8)
     word = np.dtype(f"<u{together}")
     step = TILE // together
     for start in range(0, len(flat), step):
         part = flat[start : start + step]
+        tile = codes[start * together : (start + len(part)) * together]
+        v = tile.view(word)                        # worked on where it will stay
         if bits == 3:
-            spread = np.zeros((len(part), together), np.uint8)
-            spread[:, :3] = part
-            v = spread.view(word)[:, 0]
+            tile.reshape(-1, together)[:, :3] = part
         else:
-            v = part[:, 0].astype(word)
-        v = _unfold(v, bits, together)
+            np.copyto(v, part[:, 0])
+        _unfold(v, bits, together)
         if signed:                                 # (v ^ h) - h extends the sign bit h
-            half = word.type(_repeat(2 ** (bits - 1), together))
-            v = (v ^ half).view(np.uint8) - np.uint8(2 ** (bits - 1))
-        codes[start * together : (start + len(part)) * together] = v.view(np.uint8)
+            v ^= word.type(_repeat(2 ** (bits - 1), together))
+            tile -= np.uint8(2 ** (bits - 1))
     codes = codes.reshape(*packed.shape[:-1], words * together)[..., :n]
     return codes.view(np.int8) if signed else codes
 
@@ -465,24 +472,32 @@ def _together(bits: int) -> int:
 
 
 def _fold(v: Array, bits: int, together: int) -> Array:
-    """Fields of `bits` bits, one to a byte of each word, moved together at its low end."""
+    """Fields of `bits` bits, one to a byte of each word, moved together at its low end.
+
+    Bits above the fields are what they happen to be.
+    """
     pair, gap = 1, 8 - bits
     while pair < together:
         # Neighbouring groups of `pair` fields stand 8 * pair bits apart: close the gap.
-        field = _repeat(2 ** (2 * pair * bits) - 1, together // (2 * pair), 16 * pair)
-        v = (v | v >> v.dtype.type(pair * gap)) & v.dtype.type(field)
+        moved = v >> v.dtype.type(pair * gap)
+        v = np.bitwise_or(v, moved, out=moved)
+        if bits == 3:
+            # Each group leaves copies behind. Where the fields fill a byte the next shift
+            # drops them; three bits do not, and they would fall on the fields.
+            field = _repeat(2 ** (2 * pair * bits) - 1, together // (2 * pair), 16 * pair)
+            v &= v.dtype.type(field)
         pair *= 2
     return v
 
 
-def _unfold(v: Array, bits: int, together: int) -> Array:
-    """The inverse of `_fold`; bits above the fields are dropped."""
+def _unfold(v: Array, bits: int, together: int) -> None:
+    """The inverse of `_fold`, in place; bits above the fields are dropped."""
     pair, gap = together // 2, 8 - bits
     while pair >= 1:
         field = _repeat(2 ** (pair * bits) - 1, together // pair, 8 * pair)
-        v = (v | v << v.dtype.type(pair * gap)) & v.dtype.type(field)
+        v |= v << v.dtype.type(pair * gap)
+        v &= v.dtype.type(field)
         pair //= 2
-    return v
 
 
 def _repeat(field: int, times: int, stride: int = 8) -> int:
@@ -505,20 +520,21 @@ def _check_order(bits: int, high_first: bool) -> None:
         raise ValueError("`high_first` must be False for 3 bits, whose codes cross bytes; got True")
 
 
+def _at_least_one_axis(name: str, array: Array) -> Array:
+    if array.ndim == 0:
+        raise ValueError(f"`{name}` must have at least one axis; got a scalar")
+    return array
+
+
 def _rows_of_codes(codes: Array, low: int, high: int) -> Codes:
-    codes = require_codes("codes", codes, low, high)
-    if codes.ndim == 0:
-        raise ValueError("`codes` must have at least one axis; got a scalar")
-    return codes
+    return require_codes("codes", _at_least_one_axis("codes", np.asarray(codes)), low, high)
 
 
 def _as_bytes(packed: Array) -> Array:
     packed = np.asarray(packed)
     if packed.dtype != np.uint8:
         raise TypeError(f"`packed` must be uint8; got {packed.dtype}")
-    if packed.ndim == 0:
-        raise ValueError("`packed` must have at least one axis; got a scalar")
-    return packed
+    return _at_least_one_axis("packed", packed)
 
 
 def _rows_of_bytes(packed: Array, n: int, length: int, what: str) -> Array:

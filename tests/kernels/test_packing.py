@@ -28,7 +28,7 @@ def bit_stream(row, bits, high_first):
 def packable(draw):
     bits, signed = draw(st.integers(1, 4)), draw(st.booleans())
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    dtype = draw(st.sampled_from([np.int32, np.int8, np.int64]))
+    dtype = draw(st.sampled_from([np.int32, np.int64, np.int8 if signed else np.uint8]))
     codes = draw(hnp.arrays(dtype, draw(SHAPES), elements=st.integers(low, high)))
     return codes, bits, signed, bits != 3 and draw(st.booleans())
 
