@@ -11,9 +11,10 @@ from refquant.kernels.histogram_kmeans import histogram_kmeans
 from refquant.metrics import mse, sqnr
 from refquant.quantizers.binary import xnor
 from refquant.quantizers.binary_code import BinaryCode, alternating
-from refquant.quantizers.block import mx, nvfp4
-from refquant.quantizers.ggml import Q4_0, Q8_0, Layout
-from refquant.quantizers.minifloat import E4M3FN, E5M2, Minifloat
+from refquant.quantizers.block import MXINT8_ELEMENT, Element, mx, nvfp4
+from refquant.quantizers.fixed_point import covering
+from refquant.quantizers.ggml import Q4_0, Q8_0, TQ1_0, TQ2_0, Layout
+from refquant.quantizers.minifloat import E2M3, E4M3FN, E5M2, Minifloat
 from refquant.quantizers.ternary import absmean, optimal, twn
 from refquant.tour.subject import Row, RowFunction, Subject, blocks, decibels, whole
 
@@ -70,12 +71,30 @@ def kmeans_row(subject: Subject, *, bits: int) -> Row:
     return row.expect(decibels(1.0, LLOYD_MAX[bits]), "Lloyd-Max")
 
 
+def fixed_point_row(subject: Subject) -> Row:
+    """Eight bits with an imaginary point: the scale is a power of two that nobody stores."""
+    row = subject.weights("fixed point, 8 bits", lambda x: covering(float(np.abs(x).max())))
+    chosen = covering(float(np.abs(subject.gauss).max()))
+    levels = chosen.decode(np.arange(chosen.qmin, chosen.qmax + 1))
+    return row.expect(decibels(1.0, expected_mse(levels, GAUSS)), "integral N(0,1)")
+
+
 def float8_row(subject: Subject, *, name: str, number_format: Minifloat) -> Row:
     """Eight bits of floating point, with no scale at all."""
     finite = number_format.levels()
     finite = np.unique(finite[np.isfinite(finite)])
     row = subject.weights(name, lambda x: number_format)
     return row.expect(decibels(1.0, expected_mse(finite, GAUSS)), "integral N(0,1)")
+
+
+def mx_row(subject: Subject, *, name: str, element: Element) -> Row:
+    """Six or eight bits, and a power of two for 32 of them."""
+    fit = partial(mx, element=element)
+    row = subject.weights(f"{name}, blocks of 32", fit, view=partial(blocks, size=32))
+    wanted = element.code_bits + 8 / 32
+    row = row.claim(f"costs {wanted} bits", row.bits == wanted)
+    told = f"{row.sqnr:.2f} dB beat {MEASURED['MXFP4']} of MXFP4"
+    return row.claim(told, row.sqnr > MEASURED["MXFP4"])
 
 
 def mxfp4_row(subject: Subject) -> Row:
@@ -107,6 +126,25 @@ def ggml_row(subject: Subject, *, name: str, block_format: Layout) -> Row:
     return row.expect(MEASURED[name], "as measured")
 
 
+def ternary_file_row(subject: Subject) -> Row:
+    """Five trits in a byte; the scale is the largest weight, fit for ternary networks alone."""
+
+    def stored(x: Array, block_format: Layout) -> Array:
+        return block_format.unpack(block_format.pack(x))
+
+    row = Row(
+        "ggml TQ1_0",
+        bits=8 * TQ1_0.pack(subject.gauss).size / subject.gauss.size,
+        mse=mse(subject.gauss, stored(subject.gauss, TQ1_0)),
+        sqnr=sqnr(subject.gauss, stored(subject.gauss, TQ1_0)),
+        outliers=sqnr(subject.layer, stored(subject.layer, TQ1_0)),
+    )
+    trits = np.sign(subject.gauss) * (np.abs(subject.gauss) > 0.5)
+    row = row.claim("keeps three levels without loss", (stored(trits, TQ1_0) == trits).all())
+    same = np.array_equal(stored(subject.gauss, TQ1_0), stored(subject.gauss, TQ2_0))
+    return row.claim("the values of TQ2_0 in 18 % fewer bytes", same)
+
+
 ROWS: list[RowFunction] = [
     binary_row,
     two_planes_row,
@@ -117,8 +155,13 @@ ROWS: list[RowFunction] = [
     partial(kmeans_row, bits=4),
     partial(float8_row, name="FP8 E4M3", number_format=E4M3FN),
     partial(float8_row, name="FP8 E5M2", number_format=E5M2),
+    fixed_point_row,
+    partial(mx_row, name="MXINT8", element=MXINT8_ELEMENT),
+    partial(mx_row, name="MXFP8", element=E4M3FN),
+    partial(mx_row, name="MXFP6", element=E2M3),
     mxfp4_row,
     nvfp4_row,
     partial(ggml_row, name="Q8_0", block_format=Q8_0),
     partial(ggml_row, name="Q4_0", block_format=Q4_0),
+    ternary_file_row,
 ]
