@@ -85,7 +85,7 @@ def group(x: Array, group_size: int, *, axis: int = -1) -> Array:
     Raises
     ------
     ValueError
-        If `group_size` does not divide the length of `axis`.
+        If `group_size` does not divide the length of `axis`, or `x` has no axis.
 
     References
     ----------
@@ -98,6 +98,8 @@ def group(x: Array, group_size: int, *, axis: int = -1) -> Array:
     array([[[0., 1., 2.],
             [3., 4., 5.]]])
     """
+    if x.ndim == 0:
+        raise ValueError("`x` must have an axis to split; got a scalar")
     require_int("axis", axis, -x.ndim, x.ndim - 1)
     require_int("group_size", group_size, 1)
     axis %= x.ndim
@@ -179,6 +181,8 @@ def as_rows(x: Array, *, axis: Axis = None) -> tuple[Array, tuple[int, ...]]:
     >>> rows.shape, shape
     ((3, 2), (1, 3))
     """
+    for one in () if axis is None else np.atleast_1d(axis):
+        require_int("axis", one, -x.ndim, x.ndim - 1)
     kept = () if axis is None else all_but(axis, x.ndim)
     reduced = all_but(kept, x.ndim)
     shape = tuple(n if i in kept else 1 for i, n in enumerate(x.shape))

@@ -134,8 +134,8 @@ class Uniform:
         require_broadcastable("scale", self.scale, x.shape)
         require_no_nan("x", x)
         with np.errstate(over="ignore"):        # an overflowing ratio is infinite, and saturates
-            steps = rounding(np.divide(x, self.scale, dtype=np.result_type(x, self.work_dtype)))
-        codes = np.asarray(steps + self.zero_point.astype(steps.dtype))
+            codes = rounding(np.divide(x, self.scale, dtype=np.result_type(x, self.work_dtype)))
+        codes = np.asarray(codes + self.zero_point.astype(codes.dtype))
         # Clip as float: the cast of a float outside int32 is undefined.
         return np.clip(codes, self.qmin, self.qmax, out=codes).astype(np.int32)
 
@@ -358,8 +358,9 @@ def asymmetric(
         bad = low[crossed][0], high[crossed][0]
         raise ValueError(f"`low` must not exceed `high`; got {bad[0]} and {bad[1]}")
     low, high = np.minimum(low, 0), np.maximum(high, 0)
-    # Halves, because the width of the largest range would overflow.
-    scale = _usable((high / 2 - low / 2) / ((qmax - qmin) / 2), dtype)
+    with np.errstate(over="ignore"):            # Uniform refuses an infinite scale
+        # Halves, because the width of the largest range would overflow.
+        scale = _usable((high / 2 - low / 2) / ((qmax - qmin) / 2), dtype)
     zero_point = np.clip(half_even(qmin - low / scale), qmin, qmax)
     return Uniform(scale, zero_point.astype(np.int64), qmin, qmax)
 
@@ -451,6 +452,6 @@ def _usable(scale: Array, dtype: npt.DTypeLike) -> Array:
     subnormal scale has lost its precision and its reciprocal may be infinite,
     so such a block, smaller than any normal number, counts as zero too.
     """
-    with np.errstate(over="ignore"):            # Uniform refuses an infinite scale
+    with np.errstate(over="ignore"):
         scale = np.asarray(scale).astype(dtype)
     return np.where(scale >= np.finfo(scale.dtype).smallest_normal, scale, np.ones_like(scale))

@@ -1,0 +1,127 @@
+"""The argument checks and their one form of message."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from refquant import _validate
+from refquant._validate import (
+    as_data,
+    as_reals,
+    require_broadcastable,
+    require_codes,
+    require_finite,
+    require_fraction,
+    require_int,
+    require_no_nan,
+    require_nonempty,
+    require_positive,
+)
+
+anything = hnp.arrays(
+    st.sampled_from([np.float32, np.float64]),
+    hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
+    elements=st.floats(width=32),
+)
+
+
+@given(x=anything)
+def test_reals_pass_untouched(x):
+    assert as_reals("x", x) is x
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.int64, bool, complex, object, ">f8"])
+def test_other_kinds_are_refused(dtype):
+    with pytest.raises(TypeError, match="`w` must be float32 or float64; got "):
+        as_reals("w", np.zeros(2, dtype))
+
+
+def test_lists_of_reals_count_as_float64_and_lists_of_integers_do_not():
+    assert as_reals("x", [0.5, 1]).dtype == np.float64
+    with pytest.raises(TypeError, match="got int64"):
+        as_reals("x", [1, 2])
+
+
+def refuses(check, *arguments):
+    try:
+        check(*arguments)
+    except ValueError as error:
+        return str(error).startswith("`x` must ")
+    return False
+
+
+@given(x=anything)
+def test_checks_of_values_refuse_exactly_what_they_say(x):
+    assert refuses(require_no_nan, "x", x) == np.isnan(x).any()
+    assert refuses(require_finite, "x", x) == (not np.isfinite(x).all())
+    assert refuses(require_nonempty, "x", x) == (x.size == 0)
+    assert refuses(require_positive, "x", x) == (not (np.isfinite(x) & (x > 0)).all())
+    assert refuses(as_data, "x", x) == (x.size == 0 or not np.isfinite(x).all())
+
+
+def test_opposite_infinities_and_sums_that_overflow_are_not_nan():
+    require_no_nan("x", np.array([np.inf, -np.inf]))
+    require_no_nan("x", np.full(4, np.finfo(np.float32).max, np.float32))
+
+
+@given(codes=hnp.arrays(st.sampled_from([np.uint8, np.int32, np.int64]), 3,
+                        elements=st.integers(0, 100)), low=st.integers(0, 60))
+def test_codes_outside_the_range_are_refused(codes, low):
+    bad = (codes < low) | (codes > low + 40)
+    if bad.any():
+        with pytest.raises(ValueError, match=rf"in \[{low}, {low + 40}\]; got {codes[bad][0]}$"):
+            require_codes("codes", codes, low, low + 40)
+    else:
+        assert require_codes("codes", codes, low, low + 40) is codes
+
+
+@given(parameter=hnp.array_shapes(min_dims=0, max_side=3), data=hnp.array_shapes(max_side=3))
+def test_broadcastable_means_that_the_result_has_the_shape_of_the_data(parameter, data):
+    try:
+        np.broadcast_to(np.zeros(parameter), data)
+        fits = True
+    except ValueError:
+        fits = False
+    assert refuses(require_broadcastable, "x", np.zeros(parameter), data) == (not fits)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: require_no_nan("x", np.array([1, np.nan])), ValueError,
+         "`x` must not contain NaN: no code stands for it"),
+        (lambda: require_finite("x", np.array([1, -np.inf])), ValueError,
+         "`x` must be finite; got -inf"),
+        (lambda: require_nonempty("x", np.empty((0, 3))), ValueError,
+         "`x` must not be empty; got shape (0, 3)"),
+        (lambda: require_positive("scale", np.array([1.0, 0.0])), ValueError,
+         "`scale` must be positive and finite; got 0.0"),
+        (lambda: require_fraction("p", 0), ValueError, "`p` must lie in (0, 1]; got 0"),
+        (lambda: require_fraction("p", 1.5), ValueError, "`p` must lie in (0, 1]; got 1.5"),
+        (lambda: require_fraction("p", np.nan), ValueError, "`p` must lie in (0, 1]; got nan"),
+        (lambda: require_int("bits", 1, 2), ValueError, "`bits` must be at least 2; got 1"),
+        (lambda: require_int("bits", 9, 2, 8), ValueError, "`bits` must be at most 8; got 9"),
+        (lambda: require_int("bits", 2.0, 2), TypeError, "`bits` must be an integer; got 2.0"),
+        (lambda: require_int("bits", True, 0), TypeError, "`bits` must be an integer; got True"),
+        (lambda: require_codes("codes", np.array([1.0]), 0, 1), TypeError,
+         "`codes` must be integers; got float64"),
+        (lambda: require_broadcastable("scale", np.ones((27, 1)), (64, 27)), ValueError,
+         "`scale` must broadcast to the data of shape (64, 27); got (27, 1)"),
+    ],
+)
+def test_messages_have_the_form_of_the_house(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_integers_of_numpy_count():
+    require_int("bits", np.int64(4), 2, 8)
+    require_fraction("p", 1.0)
+
+
+def test_every_check_is_listed():
+    public = {name for name in vars(_validate) if name.startswith(("as_", "require_"))}
+    assert public == set(_validate.__all__)
