@@ -35,6 +35,9 @@ ROW_IDS = [row.get("id", "?") for row in ROWS]
 
 
 def test_every_concept_of_the_list_has_its_row_in_order():
+    missing, unknown = sorted({*IDS} - {*ROW_IDS}), sorted({*ROW_IDS} - {*IDS})
+    assert not missing, f"add rows to concepts.toml for {missing}"
+    assert not unknown, f"concepts.toml has rows that no list knows: {unknown}"
     assert ROW_IDS == IDS
 
 
