@@ -20,6 +20,7 @@ from refquant.quantizers.minifloat import Minifloat, Overflow, saturating
 __all__ = ["decode_bytes", "encode_bytes", "encode_table"]
 
 TILE = 2**18            # elements at a time: everything but input and output stays in cache
+ALARM = 255             # what NaN becomes where it must raise: the maximum is quick to find
 
 
 def encode_bytes(
@@ -69,11 +70,12 @@ def encode_bytes(
         raise TypeError(f"`x` must be float32; got {x.dtype}")
     if keep_nan and number_format.nan is None:
         raise ValueError("`keep_nan` must be False: the format has no NaN")
-    table, alarm = encode_table(number_format, overflow), None
-    if not keep_nan:
-        table, alarm = _with_alarm(number_format, overflow)
-        if alarm is None:
-            require_no_nan("x", x)
+    table = encode_table(number_format, overflow)
+    alarmed = None if keep_nan else _table_with_alarm(number_format, overflow)
+    if alarmed is not None:
+        table = alarmed
+    elif not keep_nan:
+        require_no_nan("x", x)
     flat = np.ascontiguousarray(x).reshape(-1)
     bits = flat.view(np.uint32)
     codes = np.empty(flat.size, np.uint8)
@@ -89,7 +91,7 @@ def encode_bytes(
         np.bitwise_or(k, bits[piece], out=k)
         np.right_shift(k, 15, out=i)
         table.take(i, out=codes[piece], mode="clip")        # "clip" spares a check, i fits
-        if alarm is not None and (codes[piece] == alarm).any():
+        if alarmed is not None and codes[piece].max() == ALARM:
             require_no_nan("x", flat[piece])
     return codes.reshape(x.shape)
 
@@ -200,15 +202,14 @@ def encode_table(number_format: Minifloat, overflow: Overflow = saturating) -> A
 
 
 @lru_cache(maxsize=64)
-def _with_alarm(number_format: Minifloat, overflow: Overflow) -> tuple[Array, int | None]:
-    """Table that turns NaN into a byte no number becomes, and that byte if there is one."""
+def _table_with_alarm(number_format: Minifloat, overflow: Overflow) -> Array | None:
+    """The table with the entries of NaN replaced by `ALARM`; None if that is a code in use."""
     table = encode_table(number_format, overflow).copy()
     is_nan = np.arange(table.size) % 2**16 > 2 * 0x7F80
-    unused = np.setdiff1d(np.arange(256), table[~is_nan])
-    if not unused.size:
-        return table, None
-    table[is_nan] = unused[-1]
-    return table, int(unused[-1])
+    if (table[~is_nan] == ALARM).any():
+        return None
+    table[is_nan] = ALARM
+    return table
 
 
 @lru_cache(maxsize=32)
