@@ -17,8 +17,10 @@ with the plain straight-through estimator.
 from collections.abc import Mapping, Sequence
 
 from refquant._types import Array
+from refquant.kernels import elementwise
 from refquant.nn.network import Node, Tap
 from refquant.quantizer import Fit, Quantizer, fake_quantize
+from refquant.quantizers.uniform import Uniform
 
 __all__ = ["chain", "dynamic", "ends", "input_names", "static", "weight_names", "with_quantized"]
 
@@ -50,7 +52,7 @@ def static(plan: Mapping[str, Quantizer]) -> Tap:
     """
 
     def tap(name: str, value: Array) -> Array:
-        return fake_quantize(value, plan[name]) if name in plan else value
+        return _round_trip(value, plan[name]) if name in plan else value
 
     return tap
 
@@ -81,7 +83,7 @@ def dynamic(fits: Mapping[str, Fit]) -> Tap:
     """
 
     def tap(name: str, value: Array) -> Array:
-        return fake_quantize(value, fits[name](value)) if name in fits else value
+        return _round_trip(value, fits[name](value)) if name in fits else value
 
     return tap
 
@@ -153,7 +155,7 @@ def with_quantized(
     missing = [name for name in plan if name not in values]
     if missing:
         raise ValueError(f"`plan` must name given values; got {missing[0]!r}")
-    return {**values, **{name: fake_quantize(values[name], q) for name, q in plan.items()}}
+    return {**values, **{name: _round_trip(values[name], q) for name, q in plan.items()}}
 
 
 def weight_names(nodes: Sequence[Node]) -> list[str]:
@@ -245,3 +247,10 @@ def ends(names: Sequence[str]) -> list[str]:
 def _layers(nodes: Sequence[Node]) -> list[Node]:
     """Nodes that multiply by a weight."""
     return [n for n in nodes if len(n.inputs) > 1 and n.inputs[1].endswith(".weight")]
+
+
+def _round_trip(value: Array, quantizer: Quantizer) -> Array:
+    """What the codes of `value` stand for; by the fast twin where there is one."""
+    if isinstance(quantizer, Uniform):
+        return elementwise.fake_quantize(value, quantizer)
+    return fake_quantize(value, quantizer)

@@ -20,6 +20,7 @@ from refquant.nn.data import digits
 from refquant.nn.models import accuracy, digits_cnn, predict, trained_digits_cnn, with_loss
 from refquant.nn.network import backward, run, untouched
 from refquant.quantizer import fake_quantize
+from refquant.quantizers.ternary import absmean
 from refquant.quantizers.uniform import asymmetric, symmetric
 
 MODEL, SPLIT = trained_digits_cnn(), digits(seed=0)
@@ -110,6 +111,16 @@ def test_per_token_values_do_not_depend_on_batch_mates():
     tap = dynamic({"x": lambda x: symmetric(absmax(x, axis=-1), bits=4)})
     rows = np.random.default_rng(0).standard_normal((6, 5))
     assert np.array_equal(tap("x", rows)[:2], tap("x", rows[:2]))
+
+
+@pytest.mark.parametrize("make", [per_tensor(4), per_channel(8), lambda w: absmean(w)])
+def test_a_tap_is_the_definition_of_fake_quantization_bit_for_bit(make):
+    """Whichever family, and whether or not a fast twin exists."""
+    w = MODEL.values["r2a.weight"]
+    expected = fake_quantize(w, make(w))
+    assert np.array_equal(static({"w": make(w)})("w", w), expected)
+    assert np.array_equal(dynamic({"w": make})("w", w), expected)
+    assert np.array_equal(with_quantized({"w": w}, {"w": make(w)})["w"], expected)
 
 
 def test_chained_taps_apply_in_order():
