@@ -90,7 +90,12 @@ def tour(
     _require_writable(output)
     from refquant.tour import take_tour
 
-    return take_tour(quick=quick, output=output)
+    try:
+        return take_tour(quick=quick, output=output)
+    except BrokenPipeError:
+        raise
+    except OSError as err:                  # no weights, no room
+        raise BadInput(f"the tour must be able to read and write its files; got {err}") from None
 
 
 @app.command()

@@ -75,6 +75,15 @@ def test_an_interrupted_tour_says_so_in_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "refquant: interrupted\n"
 
 
+def test_a_missing_file_of_weights_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("refquant.nn.models.WEIGHTS", tmp_path / "none.npz")
+    assert run(["tour", "--output", str(tmp_path / "report.html")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "the weights must be at" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_defect_is_not_hidden(monkeypatch):
     def broken(**settings):
         raise ZeroDivisionError
