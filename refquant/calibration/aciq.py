@@ -64,7 +64,7 @@ class Prior(NamedTuple):
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, section 2.
+    Banner et al., 2019, arXiv:1810.05723 (ACIQ).
 
     Examples
     --------
@@ -107,7 +107,7 @@ def aciq(x: Array, *, bits: int, prior: Prior | None = None, axis: Axis = None) 
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eqs. (6) to (9).
+    Banner et al., 2019, arXiv:1810.05723 (ACIQ).
 
     Examples
     --------
@@ -153,7 +153,7 @@ def aciq_bound(x: Array, *, bits: int, prior: Prior | None = None, axis: Axis = 
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eqs. (6) to (9).
+    Banner et al., 2019, arXiv:1810.05723 (ACIQ).
 
     Examples
     --------
@@ -203,7 +203,7 @@ def aciq_relu(y: Array, *, bits: int, prior: Prior | None = None, axis: Axis = N
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, section 3.3.
+    Banner et al., 2019, arXiv:1810.05723 (fused ReLU).
 
     Examples
     --------
@@ -250,7 +250,7 @@ def unit_bound(bits: int, prior: Prior, *, noise: Callable[[int], float] | None 
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eqs. (7) and (9).
+    Banner et al., 2019, arXiv:1810.05723 (ACIQ).
 
     Examples
     --------
@@ -280,7 +280,7 @@ def granular_noise(bits: int) -> float:
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eq. (5).
+    Banner et al., 2019, arXiv:1810.05723 (quantization noise).
 
     Examples
     --------
@@ -346,7 +346,7 @@ def model_mse(
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eqs. (6) and (8).
+    Banner et al., 2019, arXiv:1810.05723 (ACIQ).
 
     Examples
     --------

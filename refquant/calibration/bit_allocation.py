@@ -48,7 +48,7 @@ def channel_levels(bounds: Array, *, bits: float) -> Array:
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, eq. (11).
+    Banner et al., 2019, arXiv:1810.05723 (per-channel bit allocation).
 
     Examples
     --------
@@ -99,7 +99,7 @@ def channel_bits(
 
     References
     ----------
-    Banner et al., 2019, arXiv:1810.05723, section 4 and authors' code.
+    Banner et al., 2019, arXiv:1810.05723, authors' code.
 
     Examples
     --------

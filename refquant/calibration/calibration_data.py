@@ -134,7 +134,7 @@ def coordinate_search(
     References
     ----------
     Nahshan et al., 2019, arXiv:1911.07190, which follows it with Powell's
-    method; Wu et al., "EasyQuant", 2020, arXiv:2006.16669, algorithm 1.
+    method; Wu et al., "EasyQuant", 2020, arXiv:2006.16669.
 
     Examples
     --------

@@ -44,7 +44,7 @@ def expected_mse(levels: npt.ArrayLike, prior: Prior) -> float:
     References
     ----------
     Max, 1960, "Quantizing for Minimum Distortion", IRE Transactions on
-    Information Theory 6(1), eq. (1).
+    Information Theory 6(1).
 
     Examples
     --------

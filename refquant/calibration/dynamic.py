@@ -120,7 +120,7 @@ def per_token(x: Array, *, bits: int) -> Uniform:
 
     References
     ----------
-    Yao et al., "ZeroQuant", 2022, arXiv:2206.01861, section 4.1.
+    Yao et al., "ZeroQuant", 2022, arXiv:2206.01861 (token-wise).
 
     Examples
     --------

@@ -95,7 +95,7 @@ def omse(
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, eq. (4); with a free power:
+    Choukroun et al., 2019, arXiv:1902.06822 (OMSE); with a free power:
     Li et al., "BRECQ", 2021, arXiv:2102.05426, whose code takes p = 2.4.
 
     Examples
@@ -205,8 +205,8 @@ def optimal_scale(x: Array, qmin: int, qmax: int, *, axis: Axis = None) -> Unifo
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, eq. (4), whose solver is a search;
-    the sweep over breakpoints is our derivation.
+    Choukroun et al., 2019, arXiv:1902.06822, for the objective; the sweep over
+    breakpoints is our derivation.
 
     Examples
     --------
@@ -288,8 +288,7 @@ def alternating_scale(
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, section 3, mentions this baseline;
-    Hubara et al. and XNOR-style fits use it.
+    Lloyd, 1982, doi:10.1109/TIT.1982.1056489, for the principle.
 
     Examples
     --------
@@ -331,7 +330,7 @@ class TwoTensors(NamedTuple):
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, section 4.2.
+    Choukroun et al., 2019, arXiv:1902.06822.
 
     Examples
     --------
@@ -370,7 +369,7 @@ def two_tensors(x: Array, fit: Fit) -> TwoTensors:
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, section 4.2, greedy form.
+    Choukroun et al., 2019, arXiv:1902.06822, the greedy form.
 
     Examples
     --------

@@ -59,8 +59,7 @@ def percentile(x: Array, p: float, *, axis: Axis = None) -> Range:
 
     References
     ----------
-    Wu et al., 2020, arXiv:2004.09602, section 3.3; McKinstry et al., 2018,
-    arXiv:1809.04191, section 3.3.
+    Wu et al., 2020, arXiv:2004.09602; McKinstry et al., 2018, arXiv:1809.04191.
 
     Examples
     --------
@@ -99,7 +98,7 @@ def percentile_bound(x: Array, p: float, *, axis: Axis = None) -> Array:
 
     References
     ----------
-    Wu et al., 2020, arXiv:2004.09602, section 3.3.
+    Wu et al., 2020, arXiv:2004.09602 (percentile calibration).
 
     Examples
     --------

@@ -116,7 +116,7 @@ class Moments(NamedTuple):
     References
     ----------
     Chan, Golub and LeVeque, 1983, "Algorithms for Computing the Sample
-    Variance", The American Statistician 37(3), eq. (2.1).
+    Variance", The American Statistician 37(3).
 
     Examples
     --------

@@ -145,8 +145,8 @@ def uniform_errors(histogram: ValueHistogram, quantizer: Uniform, *, p: float = 
 
     References
     ----------
-    Choukroun et al., 2019, arXiv:1902.06822, eq. (4), for the search; the
-    closed form is ours.
+    Choukroun et al., 2019, arXiv:1902.06822, for the search; the closed form is
+    ours.
 
     Examples
     --------
