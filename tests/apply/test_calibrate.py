@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refquant.apply.calibrate import Mergeable, collect, observe, plan
@@ -37,6 +37,7 @@ def test_every_name_gets_one_statistic_in_the_order_asked():
                for n, r in seen.items())
 
 
+@settings(max_examples=25)             # each example runs the network up to five times
 @given(st.lists(st.integers(1, 39), max_size=3, unique=True), st.randoms())
 def test_batches_merge_to_what_one_batch_gives_in_any_order(cuts, random):
     bounds = [0, *sorted(cuts), 40]
