@@ -9,12 +9,16 @@ from refquant.quantizers.minifloat import FORMATS
 PEER_TYPES = {
     "FP16": "float16", "BF16": "bfloat16", "E5M2": "float8_e5m2", "E4M3FN": "float8_e4m3fn"
 }  # fmt: skip
+GFLOAT = {
+    "FP16": "format_info_binary16", "BF16": "format_info_bfloat16",
+    "E5M2": "format_info_ocp_e5m2", "E4M3FN": "format_info_ocp_e4m3",
+}  # fmt: skip
 
 
 class Minifloat(Quality):
     """Encode and decode of a million numbers, through the definition."""
 
-    params = (["refquant", "ml_dtypes", "torch"], ["FP16", "BF16", "E4M3FN", "E5M2"])
+    params = (["refquant", "ml_dtypes", "torch", "gfloat"], ["FP16", "BF16", "E4M3FN", "E5M2"])
     param_names = ("impl", "number_format")
 
     def setup(self, impl, number_format):
@@ -28,6 +32,10 @@ class Minifloat(Quality):
             torch.set_num_threads(1)
             x, peer = torch.tensor(self.x), getattr(torch, PEER_TYPES[number_format])
             self.round_trip = lambda: x.to(peer).to(torch.float32).numpy()
+        elif impl == "gfloat":
+            gfloat = need("gfloat")
+            info = getattr(need("gfloat.formats"), GFLOAT[number_format])
+            self.round_trip = lambda: gfloat.round_ndarray(info, self.x, sat=True)
         else:
             self.round_trip = lambda: f.decode(f.encode(self.x))
         self.round_trip()
