@@ -18,6 +18,8 @@ stochastic          either neighbour, fairly   low-precision training
 ==================  =========================  ===================================
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from refquant._types import Array, Rounding
@@ -227,7 +229,7 @@ def stochastic(x: Array, *, rng: np.random.Generator) -> Array:
     (array([0., 1.]), np.float64(0.3))
     """
     below = np.floor(x)
-    below += rng.random(np.shape(x)) < _fraction(x, below)
+    below += _drawn_below(_fraction(x, below), rng.random)
     return below
 
 
@@ -282,8 +284,8 @@ def stochastic_few_bits(
     below = np.floor(x)
     steps = 2**random_bits
     # Scaling by a power of two is exact, so is the comparison of whole numbers.
-    wanted = pre_round(_fraction(x, below) * steps)
-    below += rng.integers(0, steps, size=np.shape(x)) < wanted
+    wanted = np.asarray(pre_round(_fraction(x, below) * steps))
+    below += _drawn_below(wanted, lambda n: rng.integers(0, steps, size=n))
     return below
 
 
@@ -332,7 +334,7 @@ def stochastic_sign(x: Array, *, rng: np.random.Generator, hard: bool = False) -
     # The logistic function through tanh: exp would overflow for large negative x.
     plus = np.clip((x + 1) / 2, 0, 1) if hard else (1 + np.tanh(x / 2)) / 2
     one = x.dtype.type(1)
-    return np.where(rng.random(x.shape) < plus, one, -one)
+    return np.where(_drawn_below(np.asarray(plus), rng.random), one, -one)
 
 
 def _fraction(x: Array, whole: Array) -> Array:
@@ -341,3 +343,13 @@ def _fraction(x: Array, whole: Array) -> Array:
         fraction = np.asarray(x - whole)
     fraction[np.isinf(x)] = 0
     return np.abs(fraction, out=fraction)
+
+
+def _drawn_below(bound: Array, draw: Callable[[int], Array]) -> Array:
+    """Whether the draw of each element is below its bound; few draws are held at a time."""
+    flat, piece = bound.reshape(-1), 2**16
+    below = np.empty(flat.shape, bool)
+    for start in range(0, flat.size, piece):
+        bounds = flat[start : start + piece]
+        np.less(draw(bounds.size), bounds, out=below[start : start + piece])
+    return below.reshape(bound.shape)

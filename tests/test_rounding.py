@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from _oracles import exact
+from _oracles.memory import peak_over_arrays
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -282,6 +283,24 @@ def test_one_draw_per_element_in_c_order():
     assert np.array_equal(whole.ravel(), draws < 0.5)
     few = stochastic_few_bits(x, random_bits=4, rng=np.random.default_rng(7))
     assert np.array_equal(few.ravel(), np.random.default_rng(7).integers(0, 16, 12) < 8)
+
+
+def test_draws_are_the_same_however_many_there_are():
+    x = np.full((3, 50_000), 0.5)
+    whole = stochastic(x, rng=np.random.default_rng(7))
+    assert np.array_equal(whole.ravel(), np.random.default_rng(7).random(150_000) < 0.5)
+    few = stochastic_few_bits(x, random_bits=4, rng=np.random.default_rng(7))
+    assert np.array_equal(few.ravel(), np.random.default_rng(7).integers(0, 16, 150_000) < 8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", rounding.__all__)
+def test_every_rounding_stays_below_twice_its_arrays(name, dtype):
+    keywords = {"rng": np.random.default_rng(0)} if name.startswith("stochastic") else {}
+    if name == "stochastic_few_bits":
+        keywords["random_bits"] = 3
+    x = np.random.default_rng(0).normal(size=1_000_000).astype(dtype)
+    assert peak_over_arrays(lambda x: getattr(rounding, name)(x, **keywords), x) < 2.02
 
 
 @pytest.mark.parametrize("hard", [False, True])

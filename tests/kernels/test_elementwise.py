@@ -1,5 +1,7 @@
 """The fast twins equal their definitions bit for bit, whatever the tiles cut through."""
 
+import math
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -205,11 +207,29 @@ def test_stochastic_round_leaves_whole_numbers_and_what_is_no_number(dtype, valu
     assert np.array_equal(rounded, x, equal_nan=True)
 
 
-def test_stochastic_round_goes_up_as_often_as_its_sixteen_bits_say():
-    # The lanes of all 65,536 values: the share of the fraction 0.3 is 19661 of them.
-    every = np.arange(2**16, dtype=np.uint16)
-    rounded = stochastic_few_bits(np.full(2**16, 0.3), random_bits=16, rng=Lanes(every))
-    assert rounded.sum() == round(0.3 * 2**16)
+class Always:
+    """A generator whose lanes of 16 bits are all the same."""
+
+    def __init__(self, lane):
+        self.draw = lane * 0x0001_0001_0001_0001
+
+    def integers(self, low, high, *, endpoint, size, dtype):
+        assert (low, high, endpoint) == (0, 2**64 - 1, True)
+        return np.full(size, self.draw, dtype)
+
+
+@given(lane=st.integers(0, 2**16 - 1), quarters=st.integers(-6, 6), whole=st.integers(-3, 3))
+@example(lane=2, quarters=2, whole=0)
+@example(lane=3, quarters=2, whole=0)
+def test_stochastic_round_goes_up_exactly_if_the_lane_is_below_the_rounded_fraction(
+    lane, quarters, whole
+):
+    # So the probability is the rounded fraction over 2**16; quarters of a lane show its ties.
+    fraction = (Fraction(lane) + Fraction(quarters, 4)) / 2**16
+    x = np.array([float(whole + fraction)])
+    share = fraction - math.floor(fraction)
+    expected = math.floor(x[0]) + (lane < round(share * 2**16))
+    assert elementwise.stochastic_round(x, rng=Always(lane)) == expected
 
 
 def test_encode_can_round_stochastically():

@@ -105,6 +105,15 @@ def test_values_are_those_of_exact_arithmetic_rounded_once(code, scale, bits, sh
     assert float(q.decode(np.array(code))) == float(Fraction(scale) * (code - zero_point))
 
 
+@pytest.mark.parametrize("bits", [20, 22, 23])
+def test_float32_keeps_every_code_apart_up_to_23_bits(bits):
+    rng = np.random.default_rng(0)
+    for scale in rng.uniform(1, 2, 50).astype(np.float32):
+        q = Uniform(scale, np.array(0), 0, 2**bits - 1)
+        codes = 2**bits - 1 - np.arange(1000)           # the largest are the closest calls
+        assert np.array_equal(q.encode(q.decode(codes)), codes)
+
+
 @given(x=hnp.arrays(np.float64, 5, elements=st.floats(-20, 20)))
 def test_any_rounding_passes_through(x):
     q = Uniform(np.array(0.5), np.array(3), 0, 15)
