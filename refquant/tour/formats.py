@@ -16,6 +16,7 @@ from refquant.quantizers.fixed_point import covering
 from refquant.quantizers.ggml import Q4_0, Q8_0, TQ1_0, TQ2_0, Layout
 from refquant.quantizers.minifloat import E2M3, E4M3FN, E5M2, Minifloat
 from refquant.quantizers.ternary import absmean, optimal, twn
+from refquant.quantizers.vector import Vector, kmeans
 from refquant.tour.subject import Row, RowFunction, Subject, blocks, decibels, whole
 
 __all__ = ["ROWS"]
@@ -69,6 +70,24 @@ def kmeans_row(subject: Subject, *, bits: int) -> Row:
     fit = partial(histogram_kmeans, k=2**bits)
     row = subject.weights(f"k-means, {bits} bits", fit)
     return row.expect(decibels(1.0, LLOYD_MAX[bits]), "Lloyd-Max")
+
+
+def vector_row(subject: Subject) -> Row:
+    """Sixteen pairs instead of four numbers, for the same two bits."""
+
+    def fit(x: Array) -> Vector:
+        rng = np.random.default_rng(0)
+        sample = rng.permutation(x.reshape(-1, 2))[: 2**12]
+        return kmeans(sample, 16, sub_vector=2, rng=rng)
+
+    row = subject.weights("vectors of 2, 2 bits", fit, view=pairs)
+    scalar = decibels(1.0, LLOYD_MAX[2])
+    return row.claim(f"{row.sqnr:.2f} dB beat {scalar:.2f} of single numbers", row.sqnr > scalar)
+
+
+def pairs(x: Array) -> Array:
+    """The weights as pairs of neighbours, across channels where a row is odd."""
+    return whole(x) if whole(x).shape[1] % 2 == 0 else x.reshape(-1, 2)
 
 
 def fixed_point_row(subject: Subject) -> Row:
@@ -153,6 +172,7 @@ ROWS: list[RowFunction] = [
     absmean_row,
     partial(kmeans_row, bits=2),
     partial(kmeans_row, bits=4),
+    vector_row,
     partial(float8_row, name="FP8 E4M3", number_format=E4M3FN),
     partial(float8_row, name="FP8 E5M2", number_format=E5M2),
     fixed_point_row,
