@@ -1,0 +1,1 @@
+"""COMPRESSION: one class per way to make the stored model smaller."""

@@ -1,0 +1,1 @@
+"""COMPRESSION: fewer bits for the same codes, and fewer numbers to code."""
