@@ -8,9 +8,9 @@ The order of the codes in a byte is a convention, and nobody's is wrong:
 ==================  ==========================================================
 layout              where code j goes
 ==================  ==========================================================
-``pack``            low bits first: ONNX INT4 / UINT4 / INT2, GPTQ's int32
-                    words read as little-endian bytes (3 bits cross bytes)
+``pack``            low bits first: ONNX INT4 / UINT4 / INT2 (3 bits cross bytes)
 ``high_first``      high bits first: bitsandbytes 4-bit
+``gptq_words``      the bytes of ``pack`` as words: GPTQ's 2, 3 and 4 bits
 ``ggml_nibbles``    blocks of 32: j in the low, j + 16 in the high nibble
 ``awq_nibbles``     eight to a word: 0, 2, 4, 6, 1, 3, 5, 7 from the low end
 ``bitnet_pairs``    2 bits, planar: row r, r + R/4, ... share a byte
@@ -32,11 +32,13 @@ __all__ = [
     "awq_nibbles",
     "bitnet_pairs",
     "ggml_nibbles",
+    "gptq_words",
     "pack",
     "pack_trits",
     "unawq_nibbles",
     "unbitnet_pairs",
     "unggml_nibbles",
+    "ungptq_words",
     "unpack",
     "unpack_trits",
 ]
@@ -325,6 +327,80 @@ def unggml_nibbles(packed: Array) -> Array:
     return ungroup(codes)
 
 
+def gptq_words(codes: Array, *, bits: int) -> Array:
+    """Words of 32 bits that hold the codes of each row, the first in the lowest bits.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (..., n), from 0 to ``2**bits - 1``
+        ``n * bits`` a multiple of 32; the axis is the input channels in GPTQ's files.
+    bits : int
+        From 1 to 4. Codes of 3 bits cross words, 32 codes to three words.
+
+    Returns
+    -------
+    ndarray of uint32, shape (..., n * bits / 32)
+
+    Raises
+    ------
+    ValueError
+        If the codes of a row do not fill whole words, or a code does not fit.
+
+    References
+    ----------
+    Frantar et al., "GPTQ", 2023, arXiv:2210.17323; the order is that of its
+    authors' CUDA kernels, whose zero points are stored less one besides.
+
+    Examples
+    --------
+    >>> hex(gptq_words(np.arange(8), bits=4)[0])
+    '0x76543210'
+    """
+    packed = pack(codes, bits=bits)
+    if np.shape(codes)[-1] * bits % 32:
+        raise ValueError(
+            f"codes of {bits} bits must fill words of 32; got rows of {np.shape(codes)[-1]}"
+        )
+    return np.ascontiguousarray(packed).view("<u4").astype(np.uint32, copy=False)
+
+
+def ungptq_words(packed: Array, *, bits: int) -> Array:
+    """Codes of packed words: the inverse of `gptq_words`.
+
+    Parameters
+    ----------
+    packed : ndarray of uint32 or int32, shape (..., n * bits / 32)
+    bits : int
+        From 1 to 4.
+
+    Returns
+    -------
+    ndarray of uint8, shape (..., n)
+
+    Raises
+    ------
+    ValueError
+        If the words of a row do not hold whole codes.
+    TypeError
+        If `packed` is not of 32-bit integers.
+
+    References
+    ----------
+    Frantar et al., "GPTQ", 2023, arXiv:2210.17323.
+
+    Examples
+    --------
+    >>> ungptq_words(np.array([0x76543210], np.uint32), bits=4)
+    array([0, 1, 2, 3, 4, 5, 6, 7], dtype=uint8)
+    """
+    require_int("bits", bits, 1, 4)
+    words = _as_words(packed)
+    n, rest = divmod(words.shape[-1] * 32, bits)
+    if rest:
+        raise ValueError(f"words must hold whole codes of {bits} bits; got {words.shape[-1]} words")
+    return unpack(np.ascontiguousarray(words.astype("<u4")).view(np.uint8), n, bits=bits)
+
+
 def awq_nibbles(codes: Array) -> Array:
     """Four-bit codes in AWQ's order: words of eight, even positions first.
 
@@ -381,10 +457,7 @@ def unawq_nibbles(packed: Array) -> Array:
     >>> unawq_nibbles(np.array([0x75316420], np.uint32))
     array([0, 1, 2, 3, 4, 5, 6, 7], dtype=uint8)
     """
-    packed = np.asarray(packed)
-    if packed.dtype not in (np.uint32, np.int32):
-        raise TypeError(f"`packed` must be uint32 or int32; got {packed.dtype}")
-    words = packed.astype(np.uint32, copy=False)[..., np.newaxis]
+    words = _as_words(packed)[..., np.newaxis]
     nibbles = (words >> np.arange(0, 32, 4, dtype=np.uint32) & 15).astype(np.uint8)
     return ungroup(nibbles[..., np.argsort(_AWQ_ORDER)])
 
@@ -535,6 +608,13 @@ def _as_bytes(packed: Array) -> Array:
     if packed.dtype != np.uint8:
         raise TypeError(f"`packed` must be uint8; got {packed.dtype}")
     return _at_least_one_axis("packed", packed)
+
+
+def _as_words(packed: Array) -> Array:
+    packed = np.asarray(packed)
+    if packed.dtype not in (np.uint32, np.int32):
+        raise TypeError(f"`packed` must be uint32 or int32; got {packed.dtype}")
+    return _at_least_one_axis("packed", packed).astype(np.uint32, copy=False)
 
 
 def _rows_of_bytes(packed: Array, n: int, length: int, what: str) -> Array:

@@ -131,6 +131,30 @@ def test_awq_order_is_even_then_odd(seed, words):
     assert np.array_equal(packing.unawq_nibbles(packed.view(np.int32)), codes)
 
 
+@given(seed=st.integers(0, 2**32 - 1), bits=st.integers(1, 4), blocks=st.integers(0, 2))
+def test_gptq_words_are_one_long_number(seed, bits, blocks):
+    codes = np.random.default_rng(seed).integers(0, 2**bits, (2, 32 * blocks))
+    words = packing.gptq_words(codes, bits=bits)
+    for row, out in zip(codes, words, strict=True):
+        long = sum(int(code) << j * bits for j, code in enumerate(row))
+        assert [int(w) for w in out] == [long >> 32 * i & 2**32 - 1 for i in range(bits * blocks)]
+    assert np.array_equal(packing.ungptq_words(words, bits=bits), codes)
+    assert np.array_equal(packing.ungptq_words(words.view(np.int32), bits=bits), codes)
+
+
+def test_golden_B6_trits():
+    assert np.log2(3) == pytest.approx(1.584962501, abs=1e-9)
+    packed = packing.pack_trits(np.zeros(1000, int))
+    assert packed.nbytes * 8 / 1000 / np.log2(3) - 1 == pytest.approx(0.009487605714, abs=1e-12)
+
+
+def test_golden_B7_product_of_signs_by_popcount():
+    a, b = np.array([1, 0, 1, 0, 0, 1]), np.array([1, 1, 0, 0, 1, 0])
+    unequal = np.bitwise_count(packing.pack(a, bits=1) ^ packing.pack(b, bits=1)).sum()
+    assert (unequal, 6 - 2 * int(unequal)) == (4, -2)
+    assert (2 * a - 1) @ (2 * b - 1) == -2
+
+
 @given(
     codes=hnp.arrays(
         np.int8, st.tuples(st.integers(0, 9), st.integers(0, 4)), elements=st.integers(-1, 1)
@@ -175,6 +199,8 @@ def test_onnx_puts_the_first_code_in_the_low_nibble_and_bitsandbytes_in_the_high
         (lambda: packing.unpack_trits(np.zeros(1, np.uint8), 6), ValueError, "2 bytes for 6 trits"),
         (lambda: packing.ggml_nibbles(np.zeros(31, int)), ValueError, "of 32 long; got 31"),
         (lambda: packing.awq_nibbles(np.zeros(9, int)), ValueError, "multiple of 8 long; got 9"),
+        (lambda: packing.gptq_words(np.zeros(9, int), bits=4), ValueError, "got rows of 9"),
+        (lambda: packing.ungptq_words(np.zeros(1, "u4"), bits=3), ValueError, "got 1 words"),
         (lambda: packing.unawq_nibbles(np.zeros(1)), TypeError, "must be uint32 or int32"),
         (lambda: packing.bitnet_pairs(np.zeros(4, int)), ValueError, "must be a matrix"),
         (lambda: packing.unbitnet_pairs(np.zeros((1, 1), np.uint8), 5), ValueError, "have 2 rows"),
