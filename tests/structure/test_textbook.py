@@ -4,6 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
+import numpy as np
 import pytest
 from structure._tree import CHAPTERS, ROOT
 
@@ -42,6 +43,11 @@ def have_matplotlib() -> bool:
 
 def run(name: str, text: str) -> int:
     """Run the cells in one namespace; how many claims they asserted."""
+    with np.printoptions():                 # a chapter sets its own; doctests come later
+        return _run(name, text)
+
+
+def _run(name: str, text: str) -> int:
     plots, claims, namespace = have_matplotlib(), 0, {"__name__": "__chapter__"}
     for line, tags, source in cells(text):
         if "figure" in tags and not plots:
@@ -116,6 +122,12 @@ def test_a_failing_cell_is_reported_at_its_line():
 def test_claims_are_counted_in_claim_cells_alone():
     cell = "```{{code-cell}} python\n{}assert True\nassert True\n```\n"
     assert run("T", cell.format(":tags: [claim]\n") + cell.format("")) == 2
+
+
+def test_print_options_end_with_the_chapter():
+    before = np.get_printoptions()
+    run("T", "```{code-cell} python\nimport numpy as np\nnp.set_printoptions(precision=2)\n```\n")
+    assert np.get_printoptions() == before
 
 
 def test_a_blank_of_an_exercise_must_raise():
