@@ -43,8 +43,8 @@ __all__ = [
     "unpack_trits",
 ]
 
-#: Elements worked on at a time: the tile and its folds stay in the second-level cache.
-TILE = 2**17
+#: Elements worked on at a time: the tile and its folds stay in the cache.
+TILE = 2**18
 TRITS = 5                                         # 3**5 = 243 fits a byte: 1.6 bits a code
 _PLACES = (3 ** np.arange(TRITS)).astype(np.uint8)
 _AWQ_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
@@ -103,7 +103,7 @@ def pack(
     packed = np.empty((flat.size // together, wide), np.uint8)
     for start in range(0, flat.size, TILE):
         tile = flat[start : start + TILE]
-        if codes.dtype == np.uint8:
+        if codes.dtype == np.uint8 and tile.max() > high:
             require_codes("codes", tile, low, high)
         v = tile.view(word)
         if signed:                                 # two's complement: drop copies of the sign
