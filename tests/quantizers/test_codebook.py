@@ -58,6 +58,11 @@ def test_channels_are_independent(x):
         assert np.array_equal(together.decode(codes)[:, c], alone.decode(codes[:, c]))
 
 
+def test_a_tie_is_lower_in_every_channel():
+    q = nearest(np.array([[0.0, 1.0], [2.0, 5.0]])[:, :, np.newaxis])
+    assert np.array_equal(q.encode(np.array([[1.0, 1.5], [3.0, 3.5]])), [[0, 1], [0, 1]])
+
+
 def test_codes_of_float32_data_compare_exactly_with_float64_thresholds():
     x = np.array([0.1], np.float32)                     # a little above 0.1
     assert Codebook(np.array([0.0, 1.0]), np.array([0.1])).encode(x) == [1]
@@ -77,7 +82,7 @@ def test_infinities_take_the_end_levels_and_repeated_levels_are_never_used():
 def test_thresholds_of_huge_and_tiny_levels_neither_overflow_nor_vanish():
     assert np.isfinite(nearest(np.array([1.5e308, 1.7e308])).thresholds).all()
     tiny = np.finfo(np.float64).smallest_subnormal
-    assert nearest(np.array([tiny, 3 * tiny])).thresholds == [2 * tiny]
+    assert nearest(np.array([tiny, 5 * tiny])).thresholds == [3 * tiny]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ def test_whole_weights_count_repetitions(x, k, data):
     assert weighted.levels == pytest.approx(repeated.levels, abs=1e-9)
 
 
+def test_a_value_between_two_levels_goes_to_the_lower():
+    found = lloyd(np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0]), sweeps=1).quantizer
+    assert np.array_equal(found.levels, [0.5, 2.0])
+
+
 @given(x=vectors)
 def test_a_level_without_values_stays(x):
     levels = lloyd(x, np.array([-1000.0, 0.0, 1000.0])).quantizer.levels

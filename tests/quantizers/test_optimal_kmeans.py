@@ -84,6 +84,16 @@ def test_enough_levels_are_the_distinct_values(x, extra):
     assert error(x, q) == 0
 
 
+@given(x=hnp.arrays(np.float64, st.integers(1, 40), elements=st.integers(0, 40).map(float)),
+       k=st.integers(1, 6))
+def test_halving_breaks_ties_as_the_table_does(x, k):
+    values, counts = np.unique(x, return_counts=True)
+    table = optimal_cuts(values, counts.astype(float), k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimal_module, "SMALL", 0)
+        assert np.array_equal(optimal_cuts(values, counts.astype(float), k), table)
+
+
 @given(x=large, k=st.integers(1, 6))
 def test_halving_finds_the_table_that_the_plain_recursion_finds(x, k):
     values = np.unique(x)
@@ -137,11 +147,11 @@ def test_channels_are_solved_alone_and_short_ones_repeat_their_last_level(x, k):
         assert (levels[alone.size :] == alone[-1]).all()
 
 
-@given(x=small, k=st.integers(1, 4), shift=st.sampled_from([0.0, 1e6]))
+@given(x=coarse, k=st.integers(1, 4), shift=st.sampled_from([-(2.0**33), 2.0**33]))
 def test_values_far_from_zero_lose_nothing(x, k, shift):
     near = error(x, optimal_kmeans(x, k))
     far = error(x + shift, optimal_kmeans(x + shift, k))
-    assert far == pytest.approx(near, rel=1e-6, abs=1e-6)
+    assert far == pytest.approx(near, rel=1e-4, abs=1e-4)
 
 
 @given(x=large, k=st.integers(1, 5))
