@@ -15,6 +15,7 @@ from refquant.tour import (
     formats,
     granularity,
     integer,
+    levels,
     rounding,
     uniform,
 )
@@ -47,6 +48,7 @@ GROUPS = [
     Group("Granularity", "4-bit weights; one scale per ...", granularity.ROWS),
     Group("Calibration", "4-bit weights, one scale; the rule for the range differs",
           calibration.ROWS),
+    Group("Uneven levels", "by formula or density, per tensor; NF4 in blocks of 64", levels.ROWS),
     Group("Other formats", "levels of other shapes; scales in small blocks", formats.ROWS),
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
