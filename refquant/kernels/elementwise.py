@@ -163,12 +163,7 @@ def fake_quantize(
     array([-1. ,  0. ,  1.5])
     """
     x, scale, zero_point = _broadcast(x, uniform)
-    x_hat = np.empty(x.shape, x.dtype) if out is None else out
-    if x_hat.shape != x.shape or x_hat.dtype != x.dtype:
-        raise ValueError(
-            f"`out` must have shape {x.shape} and dtype {x.dtype}; "
-            f"got {x_hat.shape} and {x_hat.dtype}"
-        )
+    x_hat = _output(x, out)
     shifted = uniform.zero_point.any()
     one_dtype = x.dtype == zero_point.dtype == uniform.scale.dtype
     for tile in _tiles(x.shape, zero_point.dtype):
@@ -182,7 +177,9 @@ def fake_quantize(
     return x_hat
 
 
-def stochastic_round(x: Array, *, rng: np.random.Generator) -> Array:
+def stochastic_round(
+    x: Array, *, rng: np.random.Generator, out: Array | None = None
+) -> Array:
     r"""Stochastic rounding with 16 random bits an element, four elements to a draw.
 
     .. math:: P(\lfloor x \rfloor + 1) = 2^{-16}\, \mathrm{round}(2^{16} f),
@@ -199,6 +196,8 @@ def stochastic_round(x: Array, *, rng: np.random.Generator) -> Array:
     rng : numpy.random.Generator
         For each tile of n elements, ``ceil(n / 4)`` integers of 64 bits; element i
         takes the i-th 16 bits of them in memory. `numpy.random.SFC64` is fastest.
+    out : ndarray, shape and dtype of `x`, optional
+        Where to write; it may be `x` itself.
 
     Returns
     -------
@@ -207,6 +206,8 @@ def stochastic_round(x: Array, *, rng: np.random.Generator) -> Array:
 
     Raises
     ------
+    ValueError
+        If `out` differs from `x` in shape or dtype.
     TypeError
         If `x` is not float32 or float64.
 
@@ -222,20 +223,41 @@ def stochastic_round(x: Array, *, rng: np.random.Generator) -> Array:
     (array([0., 1.]), np.float64(0.3))
     """
     x = as_reals("x", x)
-    rounded = np.empty(x.shape, x.dtype)
+    rounded = _output(x, out)
     for tile in _tiles(x.shape, x.dtype):
-        below = np.floor(x[tile], out=rounded[tile])
-        with np.errstate(invalid="ignore"):
-            wanted = np.subtract(x[tile], below, out=np.empty(below.shape, x.dtype))
-        if np.isnan(wanted.max()):              # infinity less infinity: nothing to add
-            wanted[np.isnan(wanted)] = 0
-        wanted *= 2**16
-        np.rint(wanted, out=wanted)
-        n = -(-wanted.size // 4)
+        part = x[tile]
+        n = -(-part.size // 4)
         draws = rng.integers(0, 2**64 - 1, endpoint=True, size=n, dtype=np.uint64)
-        wanted -= draws.view(np.uint16)[: wanted.size].reshape(wanted.shape)
-        below += wanted.clip(0, 1, out=wanted)  # whole numbers: above zero is one or more
+        # Up if the lane is below the fraction: if the fraction and its complement carry.
+        lanes = np.invert(draws, out=draws).view(np.uint16)[: part.size].reshape(part.shape)
+        if part.min() > -(2**14) and part.max() < 2**14:        # not for NaN
+            scaled = np.multiply(part, 2**16, out=rounded[tile])
+            steps = np.rint(scaled, out=scaled).astype(np.int32)
+            steps += lanes
+            steps >>= 16                                        # floor, and the carry is in it
+            np.copyto(rounded[tile], steps)
+        else:
+            rounded[tile] = _carry(part, lanes)
     return rounded
+
+
+def _carry(x: Array, lanes: Array) -> Array:
+    """The same in floating point, for values of any size."""
+    below = np.floor(x)
+    with np.errstate(invalid="ignore"):
+        fraction = np.where(np.isinf(x), 0, x - below)          # not infinity less infinity
+    return below + (np.rint(fraction * 2**16) + lanes >= 2**16)
+
+
+def _output(x: Array, out: Array | None) -> Array:
+    """`out`, or a new array like `x`."""
+    if out is None:
+        return np.empty(x.shape, x.dtype)
+    if out.shape != x.shape or out.dtype != x.dtype:
+        raise ValueError(
+            f"`out` must have shape {x.shape} and dtype {x.dtype}; got {out.shape} and {out.dtype}"
+        )
+    return out
 
 
 def _broadcast(x: Array, uniform: Uniform) -> tuple[Array, Array, Array]:

@@ -232,6 +232,26 @@ def test_stochastic_round_goes_up_exactly_if_the_lane_is_below_the_rounded_fract
     assert elementwise.stochastic_round(x, rng=Always(lane)) == expected
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1.0, 2.0**13, 2.0**15, 2.0**30])
+def test_stochastic_round_writes_where_it_is_told(dtype, scale):
+    x = (np.random.default_rng(0).normal(size=1001) * scale).astype(dtype)
+    expected = elementwise.stochastic_round(x, rng=np.random.default_rng(1))
+    out = np.empty_like(x)
+    assert elementwise.stochastic_round(x, rng=np.random.default_rng(1), out=out) is out
+    assert_same_bits(out, expected)
+    elementwise.stochastic_round(x, rng=np.random.default_rng(1), out=x)
+    assert_same_bits(x, expected)
+
+
+@pytest.mark.parametrize("whole", [0, 2**14 - 1, 2**14, -(2**14), -(2**14) - 1])
+@pytest.mark.parametrize("lane", [0, 2**15 - 1, 2**15, 2**16 - 1])
+def test_stochastic_round_is_the_same_on_both_sides_of_its_limit(whole, lane):
+    assert elementwise.stochastic_round(np.array([whole + 0.5]), rng=Always(lane)) == (
+        whole + (lane < 2**15)
+    )
+
+
 def test_encode_can_round_stochastically():
     x = np.full(100_000, 0.3, np.float32)
     rounding = partial(elementwise.stochastic_round, rng=np.random.default_rng(0))

@@ -89,12 +89,14 @@ class Codes(Benchmark):
 
 
 class StochasticRound(Benchmark):
-    params = (["refquant", "definition", "naive", "torch"],)
+    """Values around ten; `in place` writes to memory of the caller."""
+
+    params = (["refquant", "in place", "definition", "naive", "torch"],)
     param_names = ("impl",)
 
     def setup(self, impl):
         x = weights("gauss", size(10_000_000)) * np.float32(10)
-        rng = np.random.Generator(np.random.SFC64(0))
+        rng, out = np.random.Generator(np.random.SFC64(0)), np.zeros_like(x)
         if impl == "torch":
             torch = need("torch")
             torch.set_num_threads(1)
@@ -103,6 +105,7 @@ class StochasticRound(Benchmark):
         else:
             self.call = {
                 "refquant": lambda: elementwise.stochastic_round(x, rng=rng),
+                "in place": lambda: elementwise.stochastic_round(x, rng=rng, out=out),
                 "definition": lambda: stochastic(x, rng=rng),
                 "naive": lambda: np.floor(x + rng.random(x.shape)),
             }[impl]
