@@ -19,18 +19,24 @@ dialect                code, before clipping                    NaN becomes  1e1
 ``LITERT_OPTIMIZED``   lanes of 8, and a remainder, which       wraps        wraps
                        round differently: by position
 ``XNNPACK``            ``rint(x * (1 / s)) + z``                qmax         qmax
+``BREVITAS``           ``rint(clip(x / s + z))``                0            qmax
+``AIMET``              ``half_away(clip(x) / s - (qmin - z))``  0            qmax
+``EXACT``              ``rint(x / s) + z``, nothing rounded     qmin         qmax
+                       on the way
 =====================  =======================================  ===========  =============
 
 "Wraps": what does not fit an int32 becomes -2**31 on x86, to which z is added
 modulo 2**32. That is qmin for z >= 0, and qmax for z < 0.
 
-The operations are float32, as in the kernels. Each function is written out
+The operations are float32, as in the kernels, but for `EXACT`, which is no runtime but
+the definition. NaN stays NaN in Brevitas and AIMET, whose codes are floats; here it is 0.
+Each function is written out
 longhand next to its siblings, since the differences are the whole content.
 `Uniform.encode` is none of these: it is the mathematical definition, and on
 float64 copies of float32 data it is exact.
 
 Measured on x86-64: onnxruntime 1.31.1, onnx 1.23.2, torch 2.13.0 (CPU), LiteRT
-2.3.0. The source of a kernel is not evidence: the published source of
+2.3.0; the formula of Brevitas 0.13.4 was measured, that of AIMET read. The source of a kernel is not evidence: the published source of
 ``quantize_per_tensor`` adds the zero point after rounding. Nor is one machine:
 ``TORCH_PER_CHANNEL`` was measured without AVX-512, and a build that fuses its
 multiplication and addition is ``TORCH_QUANTIZE``.
@@ -54,7 +60,10 @@ from refquant.quantizers.uniform import Uniform, code_range
 from refquant.rounding import half_away
 
 __all__ = [
+    "AIMET",
+    "BREVITAS",
     "DIALECTS",
+    "EXACT",
     "LITERT_OPTIMIZED",
     "LITERT_REFERENCE",
     "ONNXRUNTIME",
@@ -338,6 +347,27 @@ def _xnnpack(x: Array, s: Array, z: Codes, qmin: int, qmax: int) -> Array:
     return _saturate(np.rint(x * (1 / s)) + _f32(z), qmin, qmax, nan=qmax)
 
 
+@_kernel
+def _brevitas(x: Array, s: Array, z: Codes, qmin: int, qmax: int) -> Array:
+    return _saturate(np.rint(x / s + _f32(z)), qmin, qmax, nan=0)
+
+
+@_kernel
+def _aimet(x: Array, s: Array, z: Codes, qmin: int, qmax: int) -> Array:
+    # The data are clipped to the ends of the grid, not the codes to their range, and the
+    # offset is that of the lowest code: adding it may carry a near tie onto a tie.
+    offset = _f32(qmin - z)
+    inside = np.clip(x, s * offset, s * _f32(qmax - z))
+    return _saturate(half_away(inside / s - offset) + np.float32(qmin), qmin, qmax, nan=0)
+
+
+@_kernel
+def _exact(x: Array, s: Array, z: Codes, qmin: int, qmax: int) -> Array:
+    # A quotient of float32 is no nearer to a half than 2**-41, relatively, unless it is one:
+    # the rounding of float64 cannot carry it there.
+    return _saturate(np.rint(x.astype(np.float64) / s) + z, qmin, qmax, nan=qmin)
+
+
 def _decode(codes: Array, quantizer: Uniform) -> Array:
     """``(q - z) * s``, rounded once; all kernels agree."""
     codes = require_codes("codes", codes, quantizer.qmin, quantizer.qmax)
@@ -431,6 +461,9 @@ LITERT_OPTIMIZED = Dialect(
     "LiteRT optimized kernels, x86", _litert_optimized, _decode, _tflite_parameters
 )
 XNNPACK = Dialect("LiteRT with XNNPACK", _xnnpack, _decode, _tflite_parameters)
+BREVITAS = Dialect("Brevitas IntQuant, QONNX Quant", _brevitas, _decode, _torch_parameters)
+AIMET = Dialect("AIMET quantizer, nearest, CPU", _aimet, _decode, _onnxruntime_parameters)
+EXACT = Dialect("exact quotient, ties to even", _exact, _decode, _onnxruntime_parameters)
 
 #: All of them, in the order of the table above.
 DIALECTS = (
@@ -443,4 +476,7 @@ DIALECTS = (
     LITERT_REFERENCE,
     LITERT_OPTIMIZED,
     XNNPACK,
+    BREVITAS,
+    AIMET,
+    EXACT,
 )
