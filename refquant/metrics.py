@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array
-from refquant._validate import require_broadcastable, require_nonempty
+from refquant._validate import require_broadcastable, require_nonempty, require_positive
 
 __all__ = [
     "ErrorParts",
@@ -190,7 +190,7 @@ def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
     >>> round(kl_divergence([1, 1], [1, 3]), 6)
     0.143841
     """
-    before, after = (a.astype(np.float64) for a in _pair(p, q))
+    before, after = (a.astype(np.float64) for a in _pair(p, q, "p", "q"))
     for name, counts in (("p", before), ("q", after)):
         if not (counts >= 0).all() or not counts.sum() > 0:
             raise ValueError(
@@ -292,6 +292,11 @@ def predicted_mse(scale: npt.ArrayLike) -> float:
     float
         In squared units of `scale`.
 
+    Raises
+    ------
+    ValueError
+        If there is no scale, or one is not positive and finite.
+
     References
     ----------
     Bennett, "Spectra of quantized signals", 1948, Bell System Technical
@@ -302,7 +307,10 @@ def predicted_mse(scale: npt.ArrayLike) -> float:
     >>> round(predicted_mse(0.6), 12)
     0.03
     """
-    return float(np.mean(np.square(np.asarray(scale, np.float64))) / 12)
+    scale = np.asarray(scale, np.float64)
+    require_nonempty("scale", scale)
+    require_positive("scale", scale)
+    return float(np.mean(np.square(scale)) / 12)
 
 
 def predicted_sqnr(bits: float, *, load_factor: float = 3**0.5) -> float:
@@ -319,12 +327,17 @@ def predicted_sqnr(bits: float, *, load_factor: float = 3**0.5) -> float:
     ----------
     bits : float
     load_factor : float
-        Bound of the range over the root mean square of the data.
+        Bound of the range over the root mean square of the data, > 0.
 
     Returns
     -------
     float
         In decibels.
+
+    Raises
+    ------
+    ValueError
+        If `load_factor` is not positive and finite.
 
     References
     ----------
@@ -335,14 +348,19 @@ def predicted_sqnr(bits: float, *, load_factor: float = 3**0.5) -> float:
     >>> round(predicted_sqnr(8), 4), round(predicted_sqnr(8, load_factor=2**0.5), 4)
     (48.1648, 49.9257)
     """
+    require_positive("load_factor", np.asarray(load_factor))
     return float(20 * bits * np.log10(2) + 10 * np.log10(3) - 20 * np.log10(load_factor))
 
 
-def _pair(x: npt.ArrayLike, x_hat: npt.ArrayLike) -> tuple[Array, Array]:
+def _pair(
+    x: npt.ArrayLike, x_hat: npt.ArrayLike, first: str = "x", second: str = "x_hat"
+) -> tuple[Array, Array]:
     x, x_hat = np.asarray(x), np.asarray(x_hat)
-    require_nonempty("x", x)
+    require_nonempty(first, x)
     if x.shape != x_hat.shape:
-        raise ValueError(f"the arrays must have the same shape; got {x.shape} and {x_hat.shape}")
+        raise ValueError(
+            f"`{second}` must have the shape of `{first}`, {x.shape}; got {x_hat.shape}"
+        )
     return x, x_hat
 
 

@@ -171,11 +171,17 @@ def test_kl_of_integers_is_natural():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        *[(lambda m=m: m(np.ones(2), np.ones(3)), "must have the same shape") for m in METRICS],
+        *[(lambda m=m: m(np.ones(2), np.ones(3)), r"`x_hat` must have the shape of `x`, \(2,\); got")
+          for m in METRICS],
         *[(lambda m=m: m([], []), "`x` must not be empty") for m in METRICS],
         (lambda: kl_divergence([1, -1], [1, 1]), "`p` must hold nonnegative counts"),
         (lambda: kl_divergence([1, 1], [0, 0]), "`q` must hold nonnegative counts, not all zero"),
         (lambda: kl_divergence([np.nan, 1], [1, 1]), "`p` must hold nonnegative counts"),
+        (lambda: kl_divergence([], []), "`p` must not be empty"),
+        (lambda: kl_divergence([1], [1, 1]), "`q` must have the shape of `p`"),
+        (lambda: predicted_mse([]), "`scale` must not be empty"),
+        (lambda: predicted_mse([1.0, 0.0]), "`scale` must be positive and finite; got 0.0"),
+        (lambda: predicted_sqnr(8, load_factor=0), "`load_factor` must be positive and finite"),
         (lambda: error_parts(np.ones(2), np.ones(2), np.ones(3), np.ones(1)), "`low` must broadc"),
     ],
 )

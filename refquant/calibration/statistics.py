@@ -285,7 +285,7 @@ class Histogram(NamedTuple):
         )
         if mantissa != mantissa_other:
             raise ValueError(
-                f"widths must differ by a power of two; got {self.width} and {other.width}"
+                f"`width` must differ by a power of two; got {self.width} and {other.width}"
             )
         if exponent > exponent_other:
             return other.merge(self)

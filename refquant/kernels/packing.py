@@ -290,7 +290,7 @@ def ggml_nibbles(codes: Array) -> Array:
     >>> ggml_nibbles(np.arange(32) % 16)[:4]
     array([ 0, 17, 34, 51], dtype=uint8)
     """
-    codes = _blocks(_rows_of_codes(codes, 0, 15).astype(np.uint8), 32)
+    codes = _blocks("codes", _rows_of_codes(codes, 0, 15).astype(np.uint8), 32)
     packed = codes[..., :16] | codes[..., 16:] << 4
     return ungroup(packed)
 
@@ -322,7 +322,7 @@ def unggml_nibbles(packed: Array) -> Array:
     >>> unggml_nibbles(np.arange(16, dtype=np.uint8))[:4]
     array([0, 1, 2, 3], dtype=uint8)
     """
-    bytes_ = _blocks(_as_bytes(packed), 16)
+    bytes_ = _blocks("packed", _as_bytes(packed), 16)
     codes = np.concatenate([bytes_ & 15, bytes_ >> 4], axis=-1)
     return ungroup(codes)
 
@@ -359,7 +359,7 @@ def gptq_words(codes: Array, *, bits: int) -> Array:
     packed = pack(codes, bits=bits)
     if np.shape(codes)[-1] * bits % 32:
         raise ValueError(
-            f"codes of {bits} bits must fill words of 32; got rows of {np.shape(codes)[-1]}"
+            f"`codes` of {bits} bits must fill words of 32 bits; got rows of {np.shape(codes)[-1]}"
         )
     return np.ascontiguousarray(packed).view("<u4").astype(np.uint32, copy=False)
 
@@ -397,7 +397,9 @@ def ungptq_words(packed: Array, *, bits: int) -> Array:
     words = _as_words(packed)
     n, rest = divmod(words.shape[-1] * 32, bits)
     if rest:
-        raise ValueError(f"words must hold whole codes of {bits} bits; got {words.shape[-1]} words")
+        raise ValueError(
+            f"`packed` must hold whole codes of {bits} bits; got rows of {words.shape[-1]} words"
+        )
     return unpack(np.ascontiguousarray(words.astype("<u4")).view(np.uint8), n, bits=bits)
 
 
@@ -428,7 +430,7 @@ def awq_nibbles(codes: Array) -> Array:
     >>> hex(awq_nibbles(np.arange(8))[0])
     '0x75316420'
     """
-    words = _blocks(_rows_of_codes(codes, 0, 15).astype(np.uint32), 8)[..., _AWQ_ORDER]
+    words = _blocks("codes", _rows_of_codes(codes, 0, 15).astype(np.uint32), 8)[..., _AWQ_ORDER]
     return np.bitwise_or.reduce(words << np.arange(0, 32, 4, dtype=np.uint32), axis=-1)
 
 
@@ -625,7 +627,9 @@ def _rows_of_bytes(packed: Array, n: int, length: int, what: str) -> Array:
     return packed
 
 
-def _blocks(rows: Array, block: int) -> Array:
+def _blocks(name: str, rows: Array, block: int) -> Array:
     if rows.shape[-1] % block:
-        raise ValueError(f"rows must be a multiple of {block} long; got {rows.shape[-1]}")
+        raise ValueError(
+            f"`{name}` must have rows a multiple of {block} long; got {rows.shape[-1]}"
+        )
     return group(rows, block)

@@ -85,7 +85,7 @@ def test_histograms_of_free_width_merge_if_the_widths_nest():
     counts = np.array([1, 2, 3])
     a, b = Histogram(counts, 0, 6 / 2048), Histogram(counts, 1, 12 / 2048)
     assert same(a.merge(b), Histogram(np.array([3, 4, 2, 3]), 0, 12 / 2048))
-    with pytest.raises(ValueError, match="power of two"):
+    with pytest.raises(ValueError, match="`width` must differ by a power of two; got"):
         a.merge(Histogram(counts, 0, 7 / 2048))
 
 
