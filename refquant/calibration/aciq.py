@@ -426,7 +426,8 @@ def _mean_absolute_deviation(x: Array, axis: Axis) -> Array:
 
 def _positive_mean(y: Array, axis: Axis, power: int = 1) -> Array:
     """Mean of ``y**power`` over the positive values, 0 if there are none."""
-    total = np.sum(y**power, axis=axis, keepdims=True, dtype=np.float64)
+    # The power in float64 as well: squares of float32 overflow at 2e19.
+    total = np.sum(np.power(y, power, dtype=np.float64), axis=axis, keepdims=True)
     return total / np.maximum(np.sum(y > 0, axis=axis, keepdims=True), 1)
 
 

@@ -88,7 +88,8 @@ def entropy(x: Array, *, levels: int = 128, bins: int = 2048) -> Array:
     """
     largest = absmax(x)
     least = least_divergence(Histogram.of(np.abs(x), bins=bins), levels=levels)
-    return np.minimum(np.asarray(least.bound, largest.dtype), largest)
+    # In float64: above the largest float32 the edge of the last bin is no float32.
+    return np.minimum(least.bound, largest.astype(np.float64)).astype(largest.dtype)
 
 
 def least_divergence(histogram: Histogram, *, levels: int = 128) -> LeastDivergence:

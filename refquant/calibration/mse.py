@@ -25,6 +25,7 @@ import numpy as np
 from refquant._types import Array, Axis
 from refquant._validate import as_data, require_broadcastable, require_int, require_positive
 from refquant.calibration.statistics import Range
+from refquant.granularity import as_rows
 from refquant.kernels.histogram import ValueHistogram, uniform_errors
 from refquant.quantizer import Fit, Quantizer, fake_quantize
 from refquant.quantizers.uniform import Uniform
@@ -107,7 +108,7 @@ def omse(
     array([[0.667],
            [0.1  ]])
     """
-    rows, kept = _rows(x, axis)
+    rows, kept = as_rows(as_data("x", x), axis=axis)
     low, high = Range.of(rows, axis=1)
     return make(*_search(rows, make, (np.maximum(-low, high),), kept, candidates, p))
 
@@ -160,7 +161,7 @@ def omse_range(
     >>> q.decode(q.encode(np.array([0.1, 0.2, 1.1]))).round(3)
     array([0.   , 0.345, 1.034])
     """
-    rows, kept = _rows(x, axis)
+    rows, kept = as_rows(as_data("x", x), axis=axis)
     return make(*_search(rows, make, Range.of(rows, axis=1), kept, candidates, p))
 
 
@@ -216,7 +217,7 @@ def optimal_scale(x: Array, qmin: int, qmax: int, *, axis: Axis = None) -> Unifo
     """
     require_int("qmin", qmin, -(2**24), 0)
     require_int("qmax", qmax, 1, 2**24)
-    rows, kept = _rows(x, axis)
+    rows, kept = as_rows(as_data("x", x), axis=axis)
     scale = np.array([_best_scale(row.astype(np.float64), qmin, qmax) for row in rows])
     scale = scale.astype(rows.dtype)
     scale = np.where(scale >= np.finfo(scale.dtype).smallest_normal, scale, np.ones_like(scale))
@@ -386,17 +387,6 @@ def two_tensors(x: Array, fit: Fit) -> TwoTensors:
     return TwoTensors(first, second, once + fake_quantize(x - once, second))
 
 
-def _rows(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
-    """Blocks as the rows of a matrix, and the shape of one parameter per block."""
-    x = as_data("x", x)
-    axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
-    over = [int(a) for a in np.arange(x.ndim)[list(axes)]]
-    stay = [a for a in range(x.ndim) if a not in over]
-    kept = tuple(1 if a in over else x.shape[a] for a in range(x.ndim))
-    rows = x.transpose(stay + over).reshape(int(np.prod([x.shape[a] for a in stay])), -1)
-    return rows, kept
-
-
 def _search(
     rows: Array,
     make: Callable[..., Quantizer],
@@ -457,6 +447,9 @@ def _best_scale(x: Array, qmin: int, qmax: int) -> float:
     live = x[np.where(x > 0, qmax, np.where(x < 0, -qmin, 0)) > 0]
     if live.size == 0:
         return 0.0
+    # Scaling by a power of two is exact, and no product below can leave float64.
+    exponent = np.frexp(np.abs(live).max())[1]
+    live = np.ldexp(live, -exponent)
     # The k-th breakpoint of an element, k = 0, ..., is where its code leaves k for k + 1.
     codes = np.where(live > 0, qmax, -qmin)
     steps = np.arange(codes.sum()) - np.repeat(np.cumsum(codes) - codes, codes)
@@ -467,4 +460,4 @@ def _best_scale(x: Array, qmin: int, qmax: int) -> float:
     xq = np.cumsum(sizes[order])
     qq = np.cumsum(2.0 * steps[order] + 1)  # (k + 1)**2 - k**2
     best = np.argmax(xq * (xq / qq))
-    return float(xq[best] / qq[best])
+    return float(np.ldexp(xq[best] / qq[best], exponent))

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from refquant._types import Array, Axis, Codes
 from refquant._validate import (
+    as_data,
     as_reals,
     require_broadcastable,
     require_codes,
     require_finite,
     require_no_nan,
-    require_nonempty,
 )
 from refquant.granularity import as_rows
 from refquant.quantizers.uniform import Uniform
@@ -162,7 +162,7 @@ def twn(x: Array, *, axis: Axis = None, ratio: float = 0.7) -> Ternary:
     >>> twn(w).encode(w)
     array([ 1,  0,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
-    x = _weights(x)
+    x = as_data("x", x)
     if not ratio >= 0:
         raise ValueError(f"`ratio` must not be negative; got {ratio}")
     magnitude = np.abs(x).astype(np.float64)
@@ -213,11 +213,13 @@ def optimal(x: Array, *, axis: Axis = None) -> Ternary:
     >>> round(float(optimal(w).positive[0]), 4)
     0.5875
     """
-    x = _weights(x)
+    x = as_data("x", x)
     rows, shape = as_rows(np.abs(x).astype(np.float64), axis=axis)
     rows = -np.sort(-rows, axis=1)
     means = np.cumsum(rows, axis=1) / np.arange(1, rows.shape[1] + 1)
-    best = np.argmax(means**2 * np.arange(1, rows.shape[1] + 1), axis=1)
+    # Relative to the largest, by a power of two, which is exact: squares may leave float64.
+    relative = np.ldexp(means, -np.frexp(rows[:, :1])[1])
+    best = np.argmax(relative**2 * np.arange(1, rows.shape[1] + 1), axis=1)
     level = means[np.arange(len(rows)), best].reshape(shape)
     return _ternary(level / 2, level, x.dtype)
 
@@ -256,7 +258,7 @@ def ttq(
     >>> ttq(np.array([-1.0, 0.04, 0.5]), np.array(0.8), np.array(0.6)).threshold
     array(0.05)
     """
-    x = _weights(x)
+    x = as_data("x", x)
     if not ratio >= 0:
         raise ValueError(f"`ratio` must not be negative; got {ratio}")
     negative, positive = as_reals("negative", negative), as_reals("positive", positive)
@@ -304,19 +306,12 @@ def absmean(x: Array, *, axis: Axis = None, floor: float = 1e-5) -> Uniform:
     >>> absmean(w).encode(w)
     array([ 1, -1,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
-    x = _weights(x)
+    x = as_data("x", x)
     if not floor > 0:
         raise ValueError(f"`floor` must be positive; got {floor}")
     mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)
     scale = np.maximum(mean, floor).astype(x.dtype)
     return Uniform(scale, np.zeros(scale.shape, np.int32), -1, 1)
-
-
-def _weights(x: Array) -> Array:
-    x = as_reals("x", x)
-    require_nonempty("x", x)
-    require_finite("x", x)
-    return x
 
 
 def _ternary(threshold: Array, level: Array, dtype: npt.DTypeLike) -> Ternary:

@@ -217,3 +217,11 @@ def test_negative_outputs_of_a_relu_are_refused():
     with pytest.raises(ValueError, match="`y` must not be negative"):
         aciq_relu(np.array([1.0, -0.1]), bits=4)
     assert aciq_relu(np.zeros(3), bits=4).high == 0
+
+
+def test_squares_of_float32_are_not_lost():
+    for size in (1e30, 1e-30):                      # their squares are infinite, and 0, in float32
+        y = np.float32([1, 1, 1, 1, 9]) * np.float32(size)
+        wide = aciq_relu(y.astype(np.float64), bits=1, prior=GAUSS).high
+        assert wide < 8 * size
+        assert aciq_relu(y, bits=1, prior=GAUSS).high == pytest.approx(wide, rel=1e-6)

@@ -128,3 +128,8 @@ def test_bad_arguments_are_refused():
         least_divergence(Histogram.of(np.array([-1.0, 1.0])))
     with pytest.raises(ValueError, match="`levels` must be at most 3"):
         candidate_divergences(np.ones(3, int), levels=4)
+
+
+def test_the_largest_float32_is_a_bound():
+    largest = np.finfo(np.float32).max
+    assert entropy(np.array([largest, -largest])) == largest

@@ -263,3 +263,14 @@ def test_zeros_get_scale_one():
     assert omse(zeros, partial(symmetric, bits=4)).scale == 1
     assert optimal_scale(zeros, -7, 7).scale == 1
     assert alternating_scale(zeros, -7, 7, np.array([0.5])).quantizer.scale == 0.5
+
+
+@pytest.mark.parametrize("power", [-900, 900])
+def test_exact_scale_does_not_leave_float64(power):
+    expected = np.ldexp(optimal_scale(W8, -1, 1).scale, power)
+    assert np.array_equal(optimal_scale(np.ldexp(W8, power), -1, 1).scale, expected)
+
+
+def test_axes_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="`axis` must be at most 1; got 2"):
+        optimal_scale(np.ones((2, 3)), -1, 1, axis=2)

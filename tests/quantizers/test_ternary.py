@@ -130,3 +130,9 @@ def test_ttq_keeps_two_levels_and_counts_them():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("power", [-900, 900])
+def test_optimum_does_not_leave_float64(power):
+    expected = np.ldexp(optimal(W8).positive, power)
+    assert np.array_equal(optimal(np.ldexp(W8, power)).positive, expected)
