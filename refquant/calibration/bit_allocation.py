@@ -18,7 +18,7 @@ its slope 2/3 is not optimal.
 import numpy as np
 
 from refquant._types import Array, Codes, Rounding
-from refquant._validate import as_data, require_int
+from refquant._validate import as_data, require_finite, require_int
 from refquant.rounding import half_even
 
 __all__ = ["channel_bits", "channel_levels", "water_filling"]
@@ -44,7 +44,7 @@ def channel_levels(bounds: Array, *, bits: float) -> Array:
     Raises
     ------
     ValueError
-        If a bound is negative or not finite, or all are zero.
+        If a bound is negative or not finite, or all are zero, or `bits` is not finite.
 
     References
     ----------
@@ -56,6 +56,7 @@ def channel_levels(bounds: Array, *, bits: float) -> Array:
     array([ 6.4, 25.6])
     """
     bounds = _bounds(bounds)
+    require_finite("bits", np.asarray(bits))
     # Cube root of the square: power 2/3 would not be exact for whole cubes.
     share = np.cbrt(np.square(bounds / bounds.max()))
     return bounds.size * 2.0**bits * share / share.sum()
@@ -143,7 +144,7 @@ def water_filling(bounds: Array, *, bits: float) -> Array:
     Raises
     ------
     ValueError
-        If a bound is negative or not finite, or all are zero.
+        If a bound or `bits` is negative or not finite, or all bounds are zero.
 
     References
     ----------
@@ -158,6 +159,8 @@ def water_filling(bounds: Array, *, bits: float) -> Array:
     array([0., 6.])
     """
     bounds = _bounds(bounds)
+    if not 0 <= bits < np.inf:
+        raise ValueError(f"`bits` must be finite and not negative; got {bits}")
     with np.errstate(divide="ignore"):
         logs = np.log2(bounds)
     # The k widest channels share the budget, for the largest k that leaves all of them some.

@@ -108,3 +108,13 @@ def test_bad_bounds_are_refused(share):
         share(np.zeros(0), bits=4)
     with pytest.raises(ValueError, match="must be finite"):
         share(np.array([np.nan]), bits=4)
+
+
+def test_bad_budgets_are_refused():
+    bounds = np.array([1.0, 2.0])
+    for share in (channel_levels, channel_bits, water_filling):
+        with pytest.raises(ValueError, match="`bits` must be finite"):
+            share(bounds, bits=np.nan)
+    with pytest.raises(ValueError, match="`bits` must be finite and not negative; got -1"):
+        water_filling(bounds, bits=-1)
+    assert water_filling(bounds, bits=0).tolist() == [0, 0]
