@@ -11,12 +11,12 @@ import numpy as np
 
 from refquant._types import Array, Axis, Codes
 from refquant._validate import (
+    as_data,
     as_reals,
     require_broadcastable,
     require_codes,
     require_finite,
     require_no_nan,
-    require_nonempty,
 )
 
 __all__ = ["Binary", "sign", "xnor"]
@@ -161,8 +161,6 @@ def xnor(x: Array, *, axis: Axis = None) -> Binary:
     array([[2. ],
            [0.5]])
     """
-    x = as_reals("x", x)
-    require_nonempty("x", x)
-    require_finite("x", x)
+    x = as_data("x", x)
     mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)
     return Binary(mean.astype(x.dtype))

@@ -22,13 +22,13 @@ import numpy as np
 
 from refquant._types import Array, Axis, Codes
 from refquant._validate import (
+    as_data,
     as_reals,
     require_broadcastable,
     require_codes,
     require_finite,
     require_int,
     require_no_nan,
-    require_nonempty,
 )
 from refquant.granularity import as_rows
 
@@ -336,10 +336,8 @@ def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
 
 
 def _rows(x: Array, planes: int, axis: Axis) -> tuple[Array, tuple[int, ...]]:
-    x = as_reals("x", x)
+    x = as_data("x", x)
     require_int("planes", planes, 1, 8)
-    require_nonempty("x", x)
-    require_finite("x", x)
     return as_rows(x.astype(np.float64), axis=axis)
 
 

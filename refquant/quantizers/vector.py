@@ -116,7 +116,7 @@ class Vector:
 
     @property
     def code_bits(self) -> float:
-        """Bits that one element takes, log2(k) / d."""
+        """Bits that one element takes: those of a whole code over d."""
         k, d = self.codebook.shape
         return float(np.ceil(np.log2(k)) / d)
 
@@ -193,7 +193,7 @@ class Product:
 
     @property
     def code_bits(self) -> float:
-        """Bits that one element takes, log2(k) / d."""
+        """Bits that one element takes: those of a whole code over d."""
         _, k, d = self.codebooks.shape
         return float(np.ceil(np.log2(k)) / d)
 
@@ -275,7 +275,7 @@ class Residual:
 
     @property
     def code_bits(self) -> float:
-        """Bits that one element takes, stages * log2(k) / d."""
+        """Bits that one element takes: those of one whole code per stage over d."""
         stages, k, d = self.codebooks.shape
         return float(stages * np.ceil(np.log2(k)) / d)
 
