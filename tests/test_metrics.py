@@ -171,8 +171,10 @@ def test_kl_of_integers_is_natural():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        *[(lambda m=m: m(np.ones(2), np.ones(3)), r"`x_hat` must have the shape of `x`, \(2,\); got")
-          for m in METRICS],
+        *[
+            (lambda m=m: m(np.ones(2), np.ones(3)), r"`x_hat` must have the shape of `x`, \(2,\);")
+            for m in METRICS
+        ],
         *[(lambda m=m: m([], []), "`x` must not be empty") for m in METRICS],
         (lambda: kl_divergence([1, -1], [1, 1]), "`p` must hold nonnegative counts"),
         (lambda: kl_divergence([1, 1], [0, 0]), "`q` must hold nonnegative counts, not all zero"),
