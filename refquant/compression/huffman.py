@@ -59,7 +59,9 @@ def entropy(counts: npt.ArrayLike) -> float:
     1.5
     """
     weights = _counts(counts)
-    p = weights[weights > 0] / weights.sum()
+    p = weights[weights > 0] / weights.max()            # so that no sum overflows
+    p /= p.sum()
+    p = p[p > 0]
     return float(max(-(p @ np.log2(p)), 0.0))
 
 
@@ -99,6 +101,8 @@ def code_lengths(counts: npt.ArrayLike) -> Array:
     array([2, 2, 2, 3, 3])
     """
     weights = _counts(counts)
+    if weights.ndim != 1:
+        raise ValueError(f"`counts` must have one axis; got shape {weights.shape}")
     # A tree in the heap: weight, tie break, the symbols below.
     heap = [(float(weights[s]), int(s), [int(s)]) for s in np.flatnonzero(weights)]
     lengths = np.zeros(weights.size, np.int64)
@@ -181,7 +185,7 @@ class Huffman:
     def __post_init__(self) -> None:
         lengths = require_codes("lengths", self.lengths, 0, LONGEST).astype(np.int64)
         object.__setattr__(self, "lengths", lengths)
-        require_int("low", self.low, -(2**31), 2**31 - 1)
+        require_int("low", self.low, -(2**31), 2**31 - max(lengths.size, 1))
         used = [int(n) for n in lengths[lengths > 0]]
         if lengths.ndim != 1 or not used:
             raise ValueError(f"`lengths` must have a word in one row; got {lengths.tolist()}")
@@ -237,8 +241,12 @@ class Huffman:
         ValueError
             If the stream ends within a word, holds bits that begin no word, or goes
             on after its last symbol. (Most flipped bits only change the symbols.)
+        TypeError
+            If its data are not bytes.
         """
         require_int("symbols", stream.symbols, 0)
+        if not isinstance(stream.data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"`stream` must hold bytes; got {type(stream.data).__name__}")
         bits = np.unpackbits(np.frombuffer(stream.data, np.uint8)).tolist()
         # Of each length: the first word, how many there are, and where their symbols begin.
         order = np.lexsort((np.arange(self.lengths.size), self.lengths))
@@ -272,9 +280,33 @@ class Huffman:
         return np.array(found, np.int32)
 
     def mean_length(self, counts: npt.ArrayLike) -> float:
-        """Bits a symbol, if symbols occur as often as in `counts`."""
+        """Bits a symbol, if symbols occur as often as in `counts`.
+
+        Parameters
+        ----------
+        counts : ndarray, shape of `lengths`, >= 0, not all zero
+            How often each symbol occurs, or its probability.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If `counts` has another shape, or counts a symbol that has no word.
+        """
         weights = _counts(counts)
-        return float(weights @ self.lengths / weights.sum())
+        if weights.shape != self.lengths.shape:
+            raise ValueError(
+                f"`counts` must have the shape of the lengths, {self.lengths.shape}; "
+                f"got {weights.shape}"
+            )
+        if weights[self.lengths == 0].any():
+            bad = np.flatnonzero((weights > 0) & (self.lengths == 0))[0] + self.low
+            raise ValueError(f"`counts` must be 0 for symbols without a word; got some of {bad}")
+        share = weights / weights.max()
+        return float(share @ self.lengths / share.sum())
 
     def _words(self) -> Array:
         """Word of each symbol, as a number."""
@@ -327,10 +359,13 @@ def huffman(codes: Array) -> Huffman:
 
 
 def _counts(counts: npt.ArrayLike) -> Array:
-    weights = np.asarray(counts, np.float64)
-    require_nonempty("counts", weights)
-    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
-        raise ValueError(
-            f"`counts` must be at least 0 and finite, not all zero; got {weights.tolist()[:8]}"
-        )
+    array = np.asarray(counts)
+    require_nonempty("counts", array)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"`counts` must be real numbers; got {array.dtype}")
+    weights = array.astype(np.float64)
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all() or not weights.any():
+        bad = weights[~good].flat[0] if not good.all() else "zeros alone"
+        raise ValueError(f"`counts` must be at least 0 and finite, not all zero; got {bad}")
     return weights

@@ -161,3 +161,48 @@ def test_bad_input_is_refused():
         Huffman(np.array([1, 0, 1]), low=5).encode(np.array([5, 6]))
     with pytest.raises(ValueError, match=r"`codes` must lie in \[5, 7\]; got 8"):
         Huffman(np.array([1, 0, 1]), low=5).encode(np.array([8]))
+
+
+@pytest.mark.parametrize(("use", "error", "message"), [
+    (lambda: code_lengths(3), ValueError, r"`counts` must have one axis; got shape \(\)"),
+    (lambda: code_lengths([[1, 2], [3, 4]]), ValueError, "must have one axis; got shape"),
+    (lambda: entropy(["a"]), TypeError, "`counts` must be real numbers; got <U1"),
+    (lambda: entropy(None), TypeError, "`counts` must be real numbers; got object"),
+    (lambda: entropy(np.ones(2, complex)), TypeError, "real numbers; got complex128"),
+    (lambda: Huffman(np.array([1, 1])).mean_length([1, 2, 3]), ValueError,
+     r"`counts` must have the shape of the lengths, \(2,\); got \(3,\)"),
+    (lambda: Huffman(np.array([1, 0, 1]), low=5).mean_length([1, 2, 3]), ValueError,
+     "`counts` must be 0 for symbols without a word; got some of 6"),
+    (lambda: Huffman(np.array([1, 1]), low=2**31 - 1), ValueError, "`low` must be at most 214748"),
+    (lambda: Huffman(np.array([1, 1])).decode(Encoded("ab", 1)), TypeError, "bytes; got str"),
+    (lambda: Huffman(np.array([1, 1])).decode(Encoded(b"a", -1)), ValueError, "must be at least 0"),
+])
+def test_what_cannot_be_counted_or_decoded_is_named(use, error, message):
+    with pytest.raises(error, match=message):
+        use()
+
+
+def test_symbols_up_to_the_largest_int32_are_decoded():
+    code = Huffman(np.array([1, 1]), low=2**31 - 2)
+    codes = np.array([2**31 - 1, 2**31 - 2])
+    assert np.array_equal(code.decode(code.encode(codes)), codes)
+
+
+def test_only_the_ratios_of_counts_matter():
+    for factor in (2.0**1020, 2.0**-1070):
+        counts = factor * np.array([1.0, 2, 1])
+        assert entropy(counts) == Huffman(code_lengths(counts)).mean_length(counts) == 1.5
+
+
+@given(codes=code_arrays, data=st.data())
+def test_a_corrupted_stream_gives_symbols_or_a_named_error(codes, data):
+    code = huffman(codes)
+    stream = code.encode(codes)
+    broken = data.draw(st.binary(max_size=len(stream.data) + 2))
+    try:
+        found = code.decode(Encoded(broken, stream.symbols))
+    except ValueError as error:
+        assert str(error).startswith("`stream` must ")      # noqa: PT017 - either answer is right
+    else:
+        assert np.isin(found, codes).all()
+        assert found.size == stream.symbols
