@@ -29,6 +29,7 @@ from scipy.special import erfc, lambertw
 
 from refquant._types import Array, Axis
 from refquant._validate import as_data, require_int
+from refquant.calibration._blocks import block_sums
 from refquant.calibration.minmax import absmax
 from refquant.calibration.statistics import Moments, Range
 
@@ -420,15 +421,14 @@ def _gauss_minimiser(noise: float) -> float:
 
 
 def _mean_absolute_deviation(x: Array, axis: Axis) -> Array:
-    mean = np.mean(x, axis=axis, keepdims=True, dtype=np.float64)
-    return np.mean(np.abs(x - mean), axis=axis, keepdims=True)
+    mean = np.asarray(np.mean(x, axis=axis, keepdims=True, dtype=np.float64))
+    return block_sums(x, np.abs, axis=axis, origin=mean) / (x.size // mean.size)
 
 
 def _positive_mean(y: Array, axis: Axis, power: int = 1) -> Array:
     """Mean of ``y**power`` over the positive values, 0 if there are none."""
-    # The power in float64 as well: squares of float32 overflow at 2e19.
-    total = np.sum(np.power(y, power, dtype=np.float64), axis=axis, keepdims=True)
-    return total / np.maximum(np.sum(y > 0, axis=axis, keepdims=True), 1)
+    total = block_sums(y, lambda piece: piece**power, axis=axis)
+    return total / np.maximum(block_sums(y, lambda piece: piece > 0, axis=axis), 1)
 
 
 #: Double exponential of scale b = E|x - mean|; variance 2 b**2.

@@ -25,6 +25,7 @@ import numpy as np
 
 from refquant._types import Array, Axis
 from refquant._validate import as_data, as_reals, require_finite, require_int, require_nonempty
+from refquant.calibration._blocks import block_sums
 
 __all__ = ["Histogram", "Moments", "Range"]
 
@@ -152,8 +153,9 @@ class Moments(NamedTuple):
         """
         x = as_data("x", x)
         mean = np.mean(x, axis=axis, keepdims=True, dtype=np.float64)
-        m2 = np.asarray(np.sum(np.square(x - mean), axis=axis, keepdims=True))
-        return cls(x.size // mean.size, np.asarray(mean), m2)
+        mean = np.asarray(mean)
+        m2 = block_sums(x, np.square, axis=axis, origin=mean)
+        return cls(x.size // mean.size, mean, m2)
 
     def merge(self, other: Self) -> Self:
         """What the moments of the data of both are.

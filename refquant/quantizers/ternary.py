@@ -165,12 +165,13 @@ def twn(x: Array, *, axis: Axis = None, ratio: float = 0.7) -> Ternary:
     x = as_data("x", x)
     if not ratio >= 0:
         raise ValueError(f"`ratio` must not be negative; got {ratio}")
-    magnitude = np.abs(x).astype(np.float64)
-    threshold = ratio * np.mean(magnitude, axis=axis, keepdims=True)
+    magnitude = np.abs(x)
+    mean = np.asarray(np.mean(magnitude, axis=axis, keepdims=True, dtype=np.float64))
+    threshold = ratio * mean
     survives = magnitude > threshold
     count = np.sum(survives, axis=axis, keepdims=True)
-    total = np.sum(magnitude, axis=axis, keepdims=True, where=survives)
-    return _ternary(threshold, total / np.maximum(count, 1), x.dtype)
+    total = np.sum(magnitude, axis=axis, keepdims=True, where=survives, dtype=np.float64)
+    return _ternary(np.asarray(threshold), total / np.maximum(count, 1), x.dtype)
 
 
 def optimal(x: Array, *, axis: Axis = None) -> Ternary:
