@@ -185,6 +185,11 @@ def test_onnx_puts_the_first_code_in_the_low_nibble_and_bitsandbytes_in_the_high
         (lambda: packing.pack(np.array(1), bits=4), ValueError, "at least one axis"),
         (lambda: packing.pack(np.array([1]), bits=5), ValueError, "must be at most 4; got 5"),
         (
+            lambda: packing.pack(np.array([3, 16], np.uint8), bits=4),
+            ValueError,
+            "`codes` must lie in \\[0, 15\\]; got 16",
+        ),
+        (
             lambda: packing.pack(np.array([1]), bits=3, high_first=True),
             ValueError,
             "`high_first` must be False",
