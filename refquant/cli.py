@@ -1,8 +1,8 @@
-"""The command line: ``refquant tour | concepts | bench``.
+"""The command line: ``refquant tour | concepts | bench | oracle``.
 
 Exit status: 0 fine, 1 a claim does not hold (tour) or a benchmark got worse (bench), 2 bad
-input, 130 interrupted; bench adds 2 for a broken benchmark and 3 for nothing measured.
-Bad input gets one line on stderr.
+input or no room, 130 interrupted, 141 nobody reads stdout any more; bench adds 2 for a broken
+benchmark and 3 for nothing measured. Bad input gets one line on stderr.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from refquant import __version__
+from refquant.oracle._commands import app as oracle
 
 __all__ = ["app", "main", "run"]
 
@@ -30,12 +31,21 @@ app = typer.Typer(
 )
 
 
+app.add_typer(oracle, name="oracle")
+
+
 class BadInput(Exception):
     """Something the user asked for cannot be done: one line says what."""
 
 
 def main() -> None:
     """Entry point of the `refquant` script."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:                  # `refquant tour >&-`: nobody wants to read it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))    # noqa: SIM115
+        else:                               # a locale without our dashes: a mark for each
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -45,12 +55,16 @@ def run(arguments: Sequence[str]) -> int:
         status = app(args=list(arguments), prog_name="refquant", standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as done:
+        if isinstance(done.__context__, BrokenPipeError):       # typer would say 1
+            return _closed_pipe()
         return done.code if isinstance(done.code, int) else 1
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:                 # `refquant concepts | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+        return _closed_pipe()
+    except OSError as err:                  # `refquant concepts > /dev/full`
+        _silence_stdout()
+        return _complain(f"stdout must take what is written; got {err}", BAD_INPUT)
     except BadInput as err:
         return _complain(str(err), BAD_INPUT)
     except USAGE_ERRORS as err:
@@ -58,6 +72,16 @@ def run(arguments: Sequence[str]) -> int:
     if status == INTERRUPTED:               # newer typers turn Ctrl-C into this status
         return _complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _closed_pipe() -> int:
+    _silence_stdout()
+    return CLOSED_PIPE
+
+
+def _silence_stdout() -> None:
+    """What is still in the buffer must not fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def _complain(text: str, status: int) -> int:
@@ -87,14 +111,21 @@ def tour(
     Exit status 1 if a built-in claim does not hold. The plots need matplotlib; without it the
     report says so in their place, and everything else is the same.
     """
-    _require_writable(output)
+    output = _writable(output)
+    from refquant.nn.memory import keep_freed_memory
+    from refquant.nn.models import trained_digits_cnn
     from refquant.tour import take_tour
 
+    keep_freed_memory()                     # the process is ours; the network runs a hundred times
+    try:
+        trained_digits_cnn()
+    except (OSError, ValueError) as err:    # not there, not ours
+        raise BadInput(str(err)) from None
     try:
         return take_tour(quick=quick, output=output)
     except BrokenPipeError:
         raise
-    except OSError as err:                  # no weights, no room
+    except OSError as err:                  # no room
         raise BadInput(f"the tour must be able to read and write its files; got {err}") from None
 
 
@@ -140,14 +171,22 @@ def bench(
     return run_bench(action, ref=ref, factor=factor, patterns=benchmark or [])
 
 
-def _require_writable(output: Path) -> None:
-    """Refuse before the work, not after it."""
-    if output.is_dir() or not output.name:
-        raise BadInput(f"`--output` must be a file; got the folder {output}")
-    folder = output.parent
-    if not folder.is_dir():
-        raise BadInput(f"`--output` must lie in an existing folder; got {output}")
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"`--output` must lie in a folder you may write to; got {output}")
-
-
+def _writable(output: Path) -> Path:
+    """The file itself where `output` is a link to it; refused before the work, not after it."""
+    try:
+        file = output.resolve()
+        if file.is_dir() or not output.name:
+            raise BadInput(f"`--output` must be a file; got the folder {output}")
+        if file.exists() and not file.is_file():            # /dev/null would be replaced
+            raise BadInput(f"`--output` must be a regular file; got {output}")
+        if not file.parent.is_dir():
+            raise BadInput(f"`--output` must lie in an existing folder; got {output}")
+        if not os.access(file.parent, os.W_OK):
+            raise BadInput(f"`--output` must lie in a folder you may write to; got {output}")
+        name_longest = os.pathconf(file.parent, "PC_NAME_MAX") - len(".12345678.")
+        if len(os.fsencode(file.name)) > name_longest:
+            raise BadInput(f"`--output` must have a name of at most {name_longest} bytes; "
+                           f"got {len(os.fsencode(file.name))}")
+    except (OSError, RuntimeError) as err:                  # too long, a loop of links
+        raise BadInput(f"`--output` must be a path of this system; got {err}") from None
+    return output if file == output.absolute() else file

@@ -55,8 +55,8 @@ def staircase(subject: Subject, figure: "Figure") -> tuple[str, str]:
 
 def clipping(subject: Subject, figure: "Figure") -> tuple[str, str]:
     """Rounding and clipping error of the Gauss layer over the bound."""
-    bounds = np.linspace(0.6, 5, 45)
-    x = subject.gauss[:256]
+    bounds = np.linspace(0.6, 5, 23)
+    x = subject.gauss[:128]
     parts = []
     for bound in bounds:
         quantizer = symmetric(np.array(bound), bits=4)

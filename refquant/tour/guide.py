@@ -61,8 +61,8 @@ def take_tour(*, quick: bool, output: Path) -> int:
     measured, subject = measure(GROUPS, quick=quick)
     console = Console(width=None if sys.stdout.isatty() else _piped_width())
     reference = subject.accuracy()
+    drawn = write_report(output, measured, subject, reference)      # first: stdout may be closed
     print_table(console, measured, reference)
-    drawn = write_report(output, measured, subject, reference)
     if not drawn:
         print(
             f'{output} has no plots: they need matplotlib; install it by: pip install -e ".[plot]"',
@@ -107,4 +107,5 @@ def _verdict(claims: Sequence[Claim], failed: Sequence[Claim], output: Path) -> 
 
 
 def _piped_width() -> int:
-    return int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 100
+    columns = os.environ.get("COLUMNS", "")
+    return (int(columns) if columns.isdecimal() else 0) or 100

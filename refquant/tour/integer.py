@@ -27,6 +27,7 @@ from refquant.metrics import mse, sqnr
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import Uniform, symmetric
 from refquant.tour.subject import Row, RowFunction, Subject
+from refquant.tour.uniform import INTEGRAL, expected_sqnr
 
 __all__ = ["ROWS"]
 
@@ -52,10 +53,12 @@ def dialect_row(subject: Subject, *, name: str, dialect: Dialect, differing: int
         bits=8.0,
         mse=mse(subject.gauss, x_hat),
         sqnr=sqnr(subject.gauss, x_hat),
-        expected=sqnr(subject.gauss, exact.decode(by_definition).astype(np.float32)),
+        expected=expected_sqnr(exact),
         source=f"{ties}/{TIES.size} ties apart",
         seconds=seconds,
     )
+    row = row.claim(f"SQNR is within 0.1 of {row.expected:.2f} ({INTEGRAL})",
+                    abs(row.sqnr - row.expected) <= 0.1)
     told = f"codes differ from the definition by at most 1, for {(apart > 0).sum()} of {apart.size}"
     rare = apart.max() <= 1 and (apart > 0).mean() < 1e-4
     return row.claim(told, rare).claim(

@@ -1,4 +1,4 @@
-"""The tour as a table on the terminal, 100 columns wide."""
+"""The tour as a table on the terminal, 100 columns wide; narrower if it must."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ def print_table(console: Console, measured: Sequence["Measured"], reference: flo
         box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, highlight=False
     )
     for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i in (0, 5) else "right", no_wrap=True)
+        text = i in (0, 5)                  # on a narrow terminal these fold, figures stay whole
+        table.add_column(heading, justify="left" if text else "right", no_wrap=not text)
     for group in measured:
         table.add_section()
         table.add_row(f"[bold]{group.title}[/bold]")
