@@ -65,6 +65,17 @@ def test_collected_values_have_the_observed_ranges():
         assert kept[name].min() == seen[name].low
 
 
+def test_collected_values_survive_a_buffer_that_is_filled_again():
+    buffer = np.empty((1, 2))
+
+    def batches():
+        for value in (1.0, 2.0):
+            buffer[:] = value
+            yield {"x": buffer}
+
+    assert collect([], {}, batches(), names=["x"])["x"].tolist() == [[1, 1], [2, 2]]
+
+
 def test_activation_grids_hold_zero_exactly():
     made = plan(watch(range(50)), lambda r: asymmetric(r.low, r.high, bits=4))
     for q in made.values():
