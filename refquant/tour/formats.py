@@ -131,13 +131,11 @@ def nvfp4_row(subject: Subject) -> Row:
 
 def ggml_row(subject: Subject, *, name: str, block_format: Layout) -> Row:
     """The bytes of a model file: blocks of 32 with a half-precision scale."""
-
     return file_row(subject, name, block_format).expect(MEASURED[name], "as measured")
 
 
 def ternary_file_row(subject: Subject) -> Row:
     """Five trits in a byte; the scale is the largest weight, fit for ternary networks alone."""
-
     row, simple = file_row(subject, "TQ1_0", TQ1_0), file_row(subject, "TQ2_0", TQ2_0)
     trits = np.sign(subject.gauss) * (np.abs(subject.gauss) > 0.5)
     row = row.claim("keeps three levels without loss", (stored(trits, TQ1_0) == trits).all())
