@@ -226,3 +226,7 @@ def test_golden_N17_second_moment_of_e8():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_tie_of_e8_takes_the_point_of_d8():
+    assert np.array_equal(nearest_e8(np.full(8, 0.25)), np.zeros(8))    # as near to eight halves
