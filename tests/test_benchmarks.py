@@ -65,6 +65,7 @@ def test_every_parameter_has_a_name_and_combinations_are_few(cls):
     params = params_of(cls)
     names = getattr(cls, "param_names", [])
     assert len(names) == len(params), f"{path_of(cls)}: name every parameter in `param_names`"
+    assert "impl" not in names[1:], f"{path_of(cls)}: `impl` must be the first parameter"
     assert math.prod(map(len, params)) <= MOST, f"{path_of(cls)}: more than {MOST} combinations"
 
 

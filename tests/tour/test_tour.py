@@ -172,6 +172,8 @@ def test_the_report_is_complete_in_itself(measured, subject):
     assert "<script" not in text
     assert text.count('role="img" aria-label="') == len(FIGURES)
     assert "prefers-color-scheme:dark" in text
+    assert text.count("currentColor") > 10, "axes and texts of figures take the page's colour"
+    assert "#808080" not in text
 
 
 def test_the_report_is_the_same_bytes_every_time(subject, tmp_path):
@@ -193,6 +195,7 @@ def test_without_matplotlib_the_report_says_so(subject, tmp_path, monkeypatch):
     assert not write_report(path, some_rows(), subject, 0.99)
     assert "pip install -e &quot;.[plot]&quot;" in path.read_text()
     assert "s²/12 &lt;Bennett&gt;" in path.read_text()
+    assert "<Bennett>" not in path.read_text()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
