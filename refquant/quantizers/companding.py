@@ -5,6 +5,9 @@ r"""Companding: bend the values, quantize them evenly, bend them back.
 An even grid behind a curve is an uneven grid, fine where the curve is steep. The
 two curves of telephony are steep at zero and logarithmic beyond: the *relative*
 error is then nearly the same for loud and for soft, and a codebook is not needed.
+
+The curves are formulas: NaN stays NaN, and outside of [-1, 1] they go on. The
+codebook refuses NaN and saturates.
 """
 
 import numpy as np
@@ -56,7 +59,8 @@ def mu_law(x: Array, *, mu: float = MU) -> Array:
     """
     x = as_reals("x", x)
     _require_above("mu", mu, 0)
-    return np.copysign(np.log1p(mu * np.abs(x)) / np.log1p(mu), x).astype(x.dtype)
+    with np.errstate(over="ignore"):
+        return np.copysign(np.log1p(mu * np.abs(x)) / np.log1p(mu), x).astype(x.dtype)
 
 
 def mu_law_inverse(y: Array, *, mu: float = MU) -> Array:
@@ -90,7 +94,8 @@ def mu_law_inverse(y: Array, *, mu: float = MU) -> Array:
     """
     y = as_reals("y", y)
     _require_above("mu", mu, 0)
-    return np.copysign(np.expm1(np.abs(y) * np.log1p(mu)) / mu, y).astype(y.dtype)
+    with np.errstate(over="ignore"):
+        return np.copysign(np.expm1(np.abs(y) * np.log1p(mu)) / mu, y).astype(y.dtype)
 
 
 def a_law(x: Array, *, a: float = A) -> Array:
@@ -128,7 +133,8 @@ def a_law(x: Array, *, a: float = A) -> Array:
     """
     x = as_reals("x", x)
     _require_above("a", a, 1)
-    scaled = a * np.abs(x)
+    with np.errstate(over="ignore"):
+        scaled = a * np.abs(x)
     bent = np.where(scaled < 1, scaled, 1 + np.log(np.maximum(scaled, 1)))
     return np.copysign(bent / (1 + np.log(a)), x).astype(x.dtype)
 
@@ -162,8 +168,9 @@ def a_law_inverse(y: Array, *, a: float = A) -> Array:
     """
     y = as_reals("y", y)
     _require_above("a", a, 1)
-    bent = np.abs(y) * (1 + np.log(a))
-    return np.copysign(np.where(bent < 1, bent, np.exp(bent - 1)) / a, y).astype(y.dtype)
+    with np.errstate(over="ignore"):
+        bent = np.abs(y) * (1 + np.log(a))
+        return np.copysign(np.where(bent < 1, bent, np.exp(bent - 1)) / a, y).astype(y.dtype)
 
 
 def companded(bound: Array, *, bits: int, mu: float = MU) -> Codebook:

@@ -22,7 +22,7 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import as_data, as_reals, require_codes, require_int
-from refquant.quantizers._points import distinct_points, settle
+from refquant.quantizers._points import distinct_points, settle, to_unit
 from refquant.quantizers.codebook import Codebook, nearest
 
 __all__ = ["Clustered", "centroid_gradients", "density", "forgy", "linear", "lloyd", "plus_plus"]
@@ -138,7 +138,9 @@ def linear(x: Array, k: int) -> Array:
     array([0., 1., 2., 3.])
     """
     x = _data(x, k)
-    return np.linspace(x.min(), x.max(), k, dtype=np.float64).astype(x.dtype)
+    low, high = float(x.min()), float(x.max())
+    factor = 1.0 if np.isfinite(high - low) else 2.0    # halves, where the range overflows
+    return (np.linspace(low / factor, high / factor, k) * factor).astype(x.dtype)
 
 
 def density(x: Array, k: int) -> Array:
@@ -171,7 +173,8 @@ def density(x: Array, k: int) -> Array:
     array([1., 3.])
     """
     x = _data(x, k)
-    return np.quantile(x.astype(np.float64), (np.arange(k) + 0.5) / k).astype(x.dtype)
+    unit, exponent = to_unit(x.astype(np.float64))
+    return np.ldexp(np.quantile(unit, (np.arange(k) + 0.5) / k), exponent).astype(x.dtype)
 
 
 def forgy(x: Array, k: int, *, rng: np.random.Generator) -> Array:
@@ -248,7 +251,7 @@ def plus_plus(x: Array, k: int, *, rng: np.random.Generator) -> Array:
     values, counts = np.unique(x, return_counts=True)
     _require_distinct(k, values.size)
     # Relative to the spread, whose square can neither overflow nor vanish.
-    at = values.astype(np.float64)
+    at, _ = to_unit(values.astype(np.float64))
     at = (at - at[0]) / max(at[-1] - at[0], np.finfo(np.float64).smallest_normal)
     chosen = np.zeros(k, np.intp)
     distance = np.ones_like(at)                 # none is farther than this
@@ -276,7 +279,8 @@ def centroid_gradients(gradient: Array, codes: Array, k: int) -> Array:
     Returns
     -------
     ndarray of float, shape (k,), dtype of `gradient`
-        Summed in float64; 0 for a level that no weight uses.
+        Summed in float64; 0 for a level that no weight uses. NaN and infinities of
+        the gradient are passed on to their level.
 
     Raises
     ------
@@ -305,7 +309,8 @@ def centroid_gradients(gradient: Array, codes: Array, k: int) -> Array:
             f"`codes` must have the shape of `gradient`, {gradient.shape}; got {codes.shape}"
         )
     sums = np.bincount(codes.ravel(), weights=gradient.ravel(), minlength=k)
-    return sums.astype(gradient.dtype)
+    with np.errstate(over="ignore"):            # a sum beyond float32 is infinite
+        return sums.astype(gradient.dtype)
 
 
 def _data(x: Array, k: int) -> Array:

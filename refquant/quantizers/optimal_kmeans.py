@@ -16,7 +16,7 @@ import numpy as np
 from refquant._types import Array, Axis
 from refquant._validate import as_data, require_int
 from refquant.granularity import as_rows
-from refquant.quantizers._points import cell_means, distinct_points
+from refquant.quantizers._points import as_weights, cell_means, distinct_points, to_unit
 from refquant.quantizers.codebook import Codebook, nearest
 
 __all__ = ["optimal_cuts", "optimal_kmeans"]
@@ -78,8 +78,11 @@ def optimal_kmeans(
     if axis is None:
         return nearest(_levels(x, k, weights).astype(x.dtype))
     rows, shape = as_rows(x, axis=axis)
-    h = [None] * len(rows) if weights is None else as_rows(np.asarray(weights), axis=axis)[0]
-    found = [_levels(row, k, w) for row, w in zip(rows, h, strict=True)]
+    if weights is None:
+        found = [_levels(row, k, None) for row in rows]
+    else:
+        h, _ = as_rows(as_weights(x, weights), axis=axis)
+        found = [_levels(row, k, w) for row, w in zip(rows, h, strict=True)]
     widest = max(map(len, found))
     levels = np.stack([np.pad(level, (0, widest - len(level)), mode="edge") for level in found])
     return nearest(levels.T.reshape(widest, *shape).astype(x.dtype))
@@ -129,13 +132,14 @@ def optimal_cuts(values: Array, weights: Array, k: int) -> Array:
     n = values.size
     if k >= n:
         return np.arange(n + 1)
+    values, weights = to_unit(values)[0], to_unit(weights)[0]
     # About the mean: sums of values far from zero would swamp their differences.
     centred = values - np.average(values, weights=weights)
     mass = np.concatenate([[0.0], np.cumsum(weights)])
     moment = np.concatenate([[0.0], np.cumsum(weights * centred)])
 
     gain = np.full(n + 1, -np.inf)              # of the best m cells for the first j values
-    gain[1:] = moment[1:] ** 2 / mass[1:]
+    gain[1:] = _gain(moment[1:], mass[1:], mass[-1])
     before = [np.zeros(n + 1, np.intp)]         # the best i for each m and j
     table = _all_gains(mass, moment) if n <= SMALL else None
     for cells in range(2, k + 1):
@@ -157,8 +161,13 @@ def optimal_cuts(values: Array, weights: Array, k: int) -> Array:
 def _all_gains(mass: Array, moment: Array) -> Array:
     """Gain of the cell from i to j, at ``[j, i]``; minus infinity where there is none."""
     held = np.tri(mass.size, k=-1, dtype=bool)
-    width = np.where(held, mass[:, np.newaxis] - mass, 1)
-    return np.where(held, (moment[:, np.newaxis] - moment) ** 2 / width, -np.inf)
+    gain = _gain(moment[:, np.newaxis] - moment, mass[:, np.newaxis] - mass, mass[-1])
+    return np.where(held, gain, -np.inf)
+
+
+def _gain(moment: Array, mass: Array, total: float) -> Array:
+    """``moment**2 / mass``; next to nothing for a cell that weighs less than a rounding."""
+    return moment**2 / np.maximum(mass, total * 2.0**-60)
 
 
 def _next_row(
@@ -191,7 +200,7 @@ def _best_cuts(
     owner = np.repeat(np.arange(j.size), lengths)
     i = np.arange(owner.size) + (low - starts)[owner]
     last = j[owner]
-    total = gain[i] + (moment[last] - moment[i]) ** 2 / (mass[last] - mass[i])
+    total = gain[i] + _gain(moment[last] - moment[i], mass[last] - mass[i], mass[-1])
     greatest = np.maximum.reduceat(total, starts)
     hits = np.flatnonzero(total == greatest[owner])[::-1]
     leftmost = np.empty_like(j)

@@ -94,7 +94,9 @@ class PowerOfTwo:
             raise ValueError(f"`largest` must be a power of two; got {bad}")
         lowest = np.ldexp(self.largest, 1 - self._count)
         if (lowest < np.finfo(self.largest.dtype).smallest_normal).any():
-            raise ValueError(f"the smallest level must be a normal number; got {lowest.min()}")
+            raise ValueError(
+                f"`largest` must leave the smallest level a normal number; got {lowest.min()}"
+            )
 
     def encode(self, x: Array) -> Codes:
         """Code of each element; magnitudes above the largest level saturate.
@@ -333,10 +335,12 @@ def apot(bound: Array, *, bits: int, signed: bool = True) -> Codebook:
 
 
 def _power(bound: Array, up_from: float) -> Array:
-    """The power of two for each bound; 1 for zero."""
+    """The power of two for each bound, a tie going up, as far as there are any; 1 for zero."""
     bound = _bound(bound)
     fraction, exponent = np.frexp(bound)
-    power = np.ldexp(np.ones_like(bound), exponent - (fraction < np.float64(up_from)))
+    exponent = np.minimum(exponent - (fraction < np.float64(up_from)),
+                          np.finfo(bound.dtype).maxexp - 1)
+    power = np.ldexp(np.ones_like(bound), exponent)
     return np.where(bound > 0, power, np.ones_like(power))
 
 

@@ -54,6 +54,24 @@ def test_the_curves_rise_and_are_odd_with_fixed_ends(bend, unbend, a, b):
     assert bend(np.array(a, np.float32)).dtype == np.float32
 
 
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_stays_and_what_is_far_outside_warns_of_nothing(bend, unbend, dtype):
+    largest = np.finfo(dtype).max
+    for f in (bend, unbend):
+        found = f(np.array([np.nan, np.inf, -largest, -0.0], dtype))
+        assert np.isnan(found[0])
+        assert found[1] == np.inf
+        assert found[2] < -1
+        assert np.signbit(found[3])
+
+
+@pytest.mark.parametrize("mu", [15.0, 1000.0])
+def test_codebook_uses_the_mu_that_is_given(mu):
+    cells = companded(np.array(1.0), bits=3, mu=mu)
+    assert mu_law(cells.levels, mu=mu) == pytest.approx(np.arange(-7, 8, 2) / 8, abs=1e-12)
+
+
 @given(x=unit, bits=st.integers(1, 8))
 def test_codebook_is_an_even_grid_behind_the_curve(x, bits):
     q = companded(np.array(1.0), bits=bits)

@@ -108,6 +108,48 @@ def test_plus_plus_prefers_far_values():
 
 
 
+class Drawn:
+    """A generator whose uniform draws are given."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def random(self):
+        return self.draws.pop(0)
+
+
+def test_plus_plus_draws_by_the_squared_distance_and_by_how_often_a_value_occurs():
+    # Odds 3 : 1 : 1 at first. From 0, then, 1 : 9 for the other two.
+    x = np.array([0.0, 0, 0, 1, 3])
+    for first, second, levels in ((0.59, 0.09, [0, 1]), (0.59, 0.11, [0, 3]), (0.61, 0.0, [0, 1])):
+        assert np.array_equal(plus_plus(x, 2, rng=Drawn(first, second)), levels)
+
+
+def test_starts_and_sweeps_at_the_ends_of_the_floats_lose_nothing():
+    for dtype in (np.float32, np.float64):
+        largest = np.finfo(dtype).max
+        x = np.array([-largest, 0, largest, largest], dtype)
+        assert np.array_equal(linear(x, 3), x[:3])
+        assert np.array_equal(density(x, 2), np.array([-largest / 4, largest], dtype))
+        assert np.array_equal(plus_plus(x, 3, rng=np.random.default_rng(0)), x[:3])
+        assert np.array_equal(lloyd(x, linear(x, 3)).quantizer.levels, x[:3])
+    tiny = np.ldexp(np.array([0.0, 1, 5, 6]), -1060)
+    assert np.array_equal(lloyd(tiny, tiny[[0, 3]]).quantizer.levels, np.ldexp([0.5, 5.5], -1060))
+
+
+def test_a_cell_that_weighs_less_than_a_rounding_keeps_its_level():
+    x = np.array([0.0, 1.0, 2.0])
+    found = lloyd(x, x, weights=np.array([1.0, 1e-17, 1.0]))
+    assert np.array_equal(found.quantizer.levels, x)
+
+
+def test_the_gradient_of_a_level_passes_on_what_is_not_finite():
+    largest = np.finfo(np.float32).max
+    gradient = np.array([np.nan, np.inf, largest, largest], np.float32)
+    found = centroid_gradients(gradient, np.array([0, 1, 2, 2]), 3)
+    assert np.array_equal(found, [np.nan, np.inf, np.inf], equal_nan=True)
+
+
 @given(codes=hnp.arrays(np.int32, 12, elements=st.integers(0, 4)),
        gradient=hnp.arrays(np.float32, 12, elements=st.floats(-10, 10, width=32)))
 def test_centroid_gradient_is_the_derivative_of_the_loss(codes, gradient):

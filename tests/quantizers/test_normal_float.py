@@ -104,6 +104,13 @@ def test_the_extreme_of_a_block_is_exact_and_zero_blocks_stay_zero(x):
     assert (q.scale > 0).all()
 
 
+def test_a_block_of_subnormal_numbers_gets_scale_one():
+    for dtype in (np.float32, np.float64):
+        tiny = np.finfo(dtype).smallest_normal
+        x = np.array([[tiny / 2, 0], [tiny, 0]], dtype)
+        assert np.array_equal(block_absmax(x).scale, np.array([[1], [tiny]], dtype))
+
+
 @given(x=hnp.arrays(np.float64, (8, 4), elements=st.floats(-100, 100)))
 def test_doubly_quantized_scales_are_larger_by_at_most_a_step(x):
     before = block_absmax(x)

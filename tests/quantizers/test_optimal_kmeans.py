@@ -159,6 +159,34 @@ def test_scaling_by_a_power_of_two_scales_the_levels_exactly(x, k):
     assert np.array_equal(optimal_kmeans(x * 4, k).levels, optimal_kmeans(x, k).levels * 4)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1010])
+@pytest.mark.parametrize("small", [0, 256])
+def test_values_at_the_ends_of_float64_lose_nothing(exponent, small, monkeypatch):
+    monkeypatch.setattr(optimal_module, "SMALL", small)
+    x = np.array([0.0, 1.0, 2.0, -9.0, -10.0])
+    far = optimal_kmeans(np.ldexp(x, exponent), 2).levels
+    assert np.array_equal(np.ldexp(far, -exponent), [-9.5, 1.0])
+    by_weight = optimal_kmeans(x, 2, weights=np.ldexp(np.ones(5), exponent)).levels
+    assert np.array_equal(by_weight, [-9.5, 1.0])
+
+
+@pytest.mark.parametrize("small", [0, 256])
+def test_weights_below_the_rounding_of_the_others_do_no_harm(small, monkeypatch):
+    monkeypatch.setattr(optimal_module, "SMALL", small)
+    x = np.array([0.0, 1.0, 2.0, 3.0])
+    for tiny in (1e-17, 1e-200, 1e-320):
+        for place in range(4):
+            h = np.ones(4)
+            h[place] = tiny
+            best = brute_force(x, 2, h)
+            assert error(x, optimal_kmeans(x, 2, weights=h), h) <= best + 1e-15
+
+
+def test_all_distinct_values_are_levels_however_far_apart():
+    x = np.array([-1.7e308, 0.0, 5e-324, 1.0, 1.7e308])
+    assert np.array_equal(optimal_kmeans(x, 9).levels, x)
+
+
 def test_weights_that_are_all_zero_count_the_same():
     x = np.array([0.0, 1.0, 5.0])
     assert np.array_equal(optimal_kmeans(x, 2, weights=np.zeros(3)).levels,
@@ -179,6 +207,10 @@ def test_bad_input_is_refused():
         optimal_kmeans(x, 1, weights=-x)
     with pytest.raises(ValueError, match="`weights` must have the shape"):
         optimal_kmeans(x, 1, weights=np.ones(3))
+    with pytest.raises(ValueError, match=r"`weights` must have the shape of `x`, \(1, 2\)"):
+        optimal_kmeans(x[np.newaxis], 1, weights=np.ones((2, 2)), axis=1)
+    with pytest.raises(TypeError, match="`weights` must be float32 or float64; got complex128"):
+        optimal_kmeans(x, 1, weights=np.ones(2, complex))
     with pytest.raises(ValueError, match="`weights` must be finite"):
         optimal_kmeans(x, 1, weights=np.array([1, np.nan]))
 

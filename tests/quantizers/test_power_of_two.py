@@ -134,6 +134,14 @@ def test_largest_level_is_the_power_nearest_to_the_bound():
     assert np.array_equal(linear_nearest(bound, bits=4).largest, [1, 1, 1, 2, 2, 1])
 
 
+def test_a_tie_for_the_largest_level_goes_up_where_there_is_a_higher_power():
+    assert linear_nearest(np.array(1.5), bits=4).largest == 2
+    for dtype, top in ((np.float32, 127), (np.float64, 1023)):
+        bound = np.array(np.finfo(dtype).max)
+        for fit in (linear_nearest, log_nearest):
+            assert fit(bound, bits=4).largest == 2.0**top
+
+
 def test_an_exponent_is_stored_in_eight_bits():
     assert linear_nearest(np.ones((4, 1)), bits=4).parameter_bits() == 32
 
@@ -144,7 +152,8 @@ def test_an_exponent_is_stored_in_eight_bits():
         (lambda: PowerOfTwo(np.array(3.0), 4), "`largest` must be a power of two; got 3.0"),
         (lambda: PowerOfTwo(np.array(-1.0), 4), "`largest` must be positive"),
         (lambda: PowerOfTwo(np.array(1.0), 9), "`bits` must be at most 8; got 9"),
-        (lambda: PowerOfTwo(np.array(2.0**-100, np.float32), 7), "normal number"),
+        (lambda: PowerOfTwo(np.array(2.0**-100, np.float32), 7),
+         "`largest` must leave the smallest level a normal number; got"),
         (lambda: log_nearest(np.array(-1.0), bits=4), "`bound` must not be negative"),
         (lambda: linear_nearest(np.array(np.inf), bits=4), "`bound` must be finite"),
         (lambda: apot_levels(7), "`bits` must be 1 to 6 or 8"),
