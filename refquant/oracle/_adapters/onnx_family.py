@@ -1,0 +1,177 @@
+"""ONNX models of one node, run by onnxruntime and by the evaluator of the onnx package."""
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.oracle._adapters._common import library, scale_of, unsupported_affine, zero_of
+from refquant.oracle.adapters import Params, Reject, Types, codes_as_bits
+from refquant.oracle.vectors import DTYPES, Named, bits, values
+
+OPSET, IR = 25, 11                          # what onnxruntime 1.31 accepts
+
+TENSOR = {
+    "float32": "FLOAT", "float16": "FLOAT16", "int8": "INT8", "uint8": "UINT8", "int16": "INT16",
+    "uint16": "UINT16", "int32": "INT32", "int4": "INT4", "uint4": "UINT4", "int2": "INT2",
+    "uint2": "UINT2", "float8_e4m3fn": "FLOAT8E4M3FN", "float8_e5m2": "FLOAT8E5M2",
+    "float8_e4m3fnuz": "FLOAT8E4M3FNUZ", "float8_e5m2fnuz": "FLOAT8E5M2FNUZ",
+    "float4_e2m1fn": "FLOAT4E2M1", "bfloat16": "BFLOAT16", "float8_e8m0fnu": "FLOAT8E8M0",
+}  # fmt: skip
+CODES = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
+PER_BYTE = {"int4": 2, "uint4": 2, "int2": 4, "uint2": 4, "float4_e2m1fn": 2}
+FLOATS = tuple(k for k in TENSOR if k.startswith(("float8", "float4")))
+
+
+class _Onnx:
+    """What both have in common."""
+
+    name: str
+    version: str
+    _session: Any
+
+    def supports(self, op: str, types: Types, params: Params) -> bool | str:
+        if op == "cast":
+            if types["x"] != "float32" or types["y"] not in FLOATS:
+                return f"no Cast from {types['x']} to {types['y']} here"
+            if params["rounding"] != "even":
+                return f"Cast rounds to even, not {params['rounding']}"
+            return True
+        wrong = unsupported_affine(op, types, params, codes=CODES, granularities=(
+            "per_tensor", "per_axis", "per_block"))
+        if wrong:
+            return wrong
+        if types["q"] in PER_BYTE and op == "dequantize_affine":
+            return "inputs below 8 bits cannot be fed from Python"
+        return True
+
+    def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
+        (key, pattern), = inputs.items()
+        out, = (k for k in types if k in ("x", "y", "q") and k != key)
+        if op != "cast":
+            low, high = params["qmin"], params["qmax"]
+            zero, scale = zero_of(params), scale_of(params)
+            if ((zero < low) | (zero > high)).any():
+                raise Reject("the zero point does not fit its type")
+            if not (np.isfinite(scale) & (scale > 0)).all():
+                raise Reject("the text of the operator leaves such a scale open")
+        x = np.array(values(np.asarray(pattern), types[key]), order="C")
+        model = _model(op, types[key], types[out], x.ndim, *_frozen(params))
+        return {out: self._session_run(model, x, types[out])}
+
+    def _session_run(self, model: bytes, x: Array, out: str) -> Array:
+        raise NotImplementedError
+
+
+class OnnxRuntime(_Onnx):
+    """onnxruntime, CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self) -> None:
+        library("onnx")
+        onnxruntime = library("onnxruntime")
+        onnxruntime.set_default_logger_severity(4)
+        self.version = onnxruntime.__version__
+        self._session = lru_cache(maxsize=64)(self._made)
+
+    def _made(self, model: bytes) -> Any:
+        onnxruntime = library("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as err:
+            raise Reject(_first_line(err)) from None
+
+    def _session_run(self, model: bytes, x: Array, out: str) -> Array:
+        feed = {"x": library("onnxruntime").OrtValue.ortvalue_from_numpy(x)}
+        found = self._session(model).run_with_ort_values(["y"], feed)[0]
+        shape = tuple(found.shape())
+        count = int(np.prod(shape))
+        per = PER_BYTE.get(out, 1)
+        size = -(-count // per) * DTYPES[out]
+        # Types below 8 bits and eight-bit floats have no NumPy view: read the memory.
+        raw = ctypes.string_at(found.data_ptr(), size) if size else b""
+        width = DTYPES[out]
+        flat = np.frombuffer(raw, f"u{width}")
+        if per > 1:
+            bits_each = 8 // per
+            shifted = flat[:, None] >> (np.arange(per) * bits_each).astype(np.uint8)
+            flat = (shifted & (2**bits_each - 1)).astype(np.uint8).ravel()[:count]
+            if out.startswith("int"):
+                sign = 2 ** (bits_each - 1)
+                flat = codes_as_bits((flat.astype(np.int64) ^ sign) - sign, out)
+        return flat.reshape(shape)
+
+
+class OnnxReference(_Onnx):
+    """The ReferenceEvaluator of the onnx package."""
+
+    name = "onnx.reference"
+
+    def __init__(self) -> None:
+        onnx, reference = library("onnx"), library("onnx.reference")
+        self.version = onnx.__version__
+        self._session = lru_cache(maxsize=64)(
+            lambda model: reference.ReferenceEvaluator(onnx.load_from_string(model)))
+
+    def _session_run(self, model: bytes, x: Array, out: str) -> Array:
+        with np.errstate(all="ignore"):
+            found = np.asarray(self._session(model).run(None, {"x": x})[0])
+        if out in CODES:
+            return codes_as_bits(found.astype(np.int64), out)
+        return bits(found)
+
+
+def _frozen(params: Params) -> tuple[Any, ...]:
+    """Parameters that can be a key of a cache."""
+    if "scale" not in params:
+        return (params.get("overflow", "saturate"),)
+    scale, zero = scale_of(params), zero_of(params)
+    return (scale.tobytes(), scale.shape, zero.tobytes(), params.get("granularity", "per_tensor"),
+            params.get("axis", 0), params.get("block_size", 0))
+
+
+@lru_cache(maxsize=256)
+def _model(op: str, source: str, target: str, rank: int, *key: Any) -> bytes:
+    onnx = library("onnx")
+    helper = onnx.helper
+
+    def kind(name: str) -> int:
+        return int(getattr(onnx.TensorProto, TENSOR[name]))
+
+    attributes: dict[str, Any] = {}
+    initializers, names = [], ["x"]
+    if op == "cast":
+        attributes = {"to": kind(target)}
+        if target.startswith("float8"):
+            attributes["saturate"] = int(key[0] == "saturate")
+    else:
+        scale_bytes, shape, zero_bytes, granularity, axis, block = key
+        code = target if op == "quantize_affine" else source
+        scale = np.frombuffer(scale_bytes, np.float32).reshape(shape)
+        zero = np.broadcast_to(np.frombuffer(zero_bytes, np.int64).reshape(-1), scale.size)
+        initializers = [
+            helper.make_tensor("s", kind("float32"), shape, scale.ravel()),
+            helper.make_tensor("z", kind(code), shape, zero.ravel().tolist()),
+        ]
+        names += ["s", "z"]
+        if granularity != "per_tensor":
+            attributes["axis"] = axis
+        if granularity == "per_block":
+            attributes["block_size"] = block
+    kinds = {"cast": "Cast", "quantize_affine": "QuantizeLinear",
+             "dequantize_affine": "DequantizeLinear"}
+    node = helper.make_node(kinds[op], names, ["y"], **attributes)
+    ends = [helper.make_tensor_value_info(n, kind(t), [None] * rank)
+            for n, t in (("x", source), ("y", target))]
+    graph = helper.make_graph([node], "one", ends[:1], ends[1:], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    return bytes(model.SerializeToString())
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[0][:200]

@@ -1,0 +1,216 @@
+"""The other process: it makes an adapter and answers, and may die without taking anyone along.
+
+Parent and worker exchange pickled tuples through pipes. The worker takes the two standard
+streams for itself first, so that libraries that print cannot disturb the exchange.
+"""
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import IO, Any
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.oracle.adapters import Missing, Params, Reject, Types, load_adapter
+from refquant.oracle.vectors import Named
+
+#: Seconds a library may take to be imported.
+START = 120.0
+
+
+class Crash(Exception):
+    """The worker died: how."""
+
+
+class Timeout(Exception):
+    """The worker did not answer in time."""
+
+
+class Broken(Exception):
+    """The adapter raised: what."""
+
+
+class Worker:
+    """An adapter in a process of its own, with the members of an adapter.
+
+    It is started when first asked, and again after it crashed or was too slow.
+    """
+
+    def __init__(self, spec: str, *, timeout: float) -> None:
+        self.spec, self.timeout = spec, timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self.name, self.version = self._ask(("hello",), START)
+
+    def supports(self, op: str, types: Types, params: Params) -> Any:
+        return self._ask(("supports", op, dict(types), dict(params)), self.timeout)
+
+    def run(self, op: str, types: Types, params: Params, inputs: Named) -> Any:
+        return self._ask(("run", op, dict(types), dict(params), dict(inputs)), self.timeout)
+
+    def run_all(
+        self, op: str, types: Types, params: Params, many: Sequence[tuple[str, Named]]
+    ) -> list[Any]:
+        """As `answers`."""
+        return list(self._ask(("run_all", op, dict(types), dict(params), many), self.timeout))
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if stream:
+                    stream.close()
+
+    def _start(self) -> None:
+        paths = [p or os.getcwd() for p in sys.path]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "refquant.oracle._worker", self.spec],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        self._answers: queue.Queue[Any] = queue.Queue()
+        threading.Thread(
+            target=_read_into, args=(self._answers, self._process.stdout), daemon=True).start()
+
+    def _ask(self, question: Any, seconds: float) -> Any:
+        if self._process is None:
+            self._start()
+            self._send(("hello",), START)
+        if question == ("hello",):
+            return self._hello
+        return self._send(question, seconds)
+
+    def _send(self, question: Any, seconds: float) -> Any:
+        process = self._process
+        assert process is not None and process.stdin is not None    # noqa: PT018, for mypy
+        try:
+            pickle.dump(question, process.stdin)
+            process.stdin.flush()
+            kind, answer = self._answers.get(timeout=seconds)
+        except queue.Empty:
+            self.close()
+            raise Timeout(f"no answer in {seconds:g} s") from None
+        except OSError:
+            kind, answer = "end", None
+        if kind == "end":
+            code = process.wait()
+            self.close()
+            raise Crash(_death(code))
+        if kind == "raise":
+            raise answer
+        if question == ("hello",):
+            self._hello = answer
+        return answer
+
+
+def _read_into(answers: "queue.Queue[Any]", stream: IO[bytes]) -> None:
+    try:
+        while True:
+            answers.put(pickle.load(stream))
+    except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+        answers.put(("end", None))
+
+
+def _death(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"the process died of {signal.Signals(-code).name}"
+    return f"the process ended with status {code}"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in a line."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def called(adapter: Any, op: str, types: Types, params: Params, inputs: Named) -> Any:
+    """Answer of an adapter; any exception but a refusal becomes `Broken`."""
+    try:
+        return adapter.run(op, types, params, inputs)
+    except Reject:
+        raise
+    except Exception as err:
+        raise Broken(one_line(err)) from None
+
+
+def answers(
+    adapter: Any, op: str, types: Types, params: Params, many: Sequence[tuple[str, Named]]
+) -> list[Any]:
+    """Answers to many calls, or exceptions in their place; each with the view to make first."""
+    # Views are made here, since no view survives the pipe.
+    found = []
+    for view, inputs in many:
+        made = {key: VIEWS[view](p) for key, p in inputs.items()} if view else inputs
+        try:
+            found.append(called(adapter, op, types, params, made))
+        except (Reject, Broken) as err:
+            found.append(err)
+    return found
+
+
+def _strided(pattern: Array) -> Array:
+    return np.repeat(pattern, 2)[::2]
+
+
+def _unaligned(pattern: Array) -> Array:
+    memory = np.empty(pattern.nbytes + 1, np.uint8)
+    view = memory[1:].view(pattern.dtype)
+    view[...] = pattern
+    return view
+
+
+#: Ways to lay the same array out in memory.
+VIEWS = MappingProxyType({"strided": _strided, "unaligned": _unaligned})
+
+
+def _serve(spec: str) -> None:
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    void = os.open(os.devnull, os.O_RDWR)
+    os.dup2(void, 0)
+    os.dup2(void, 1)
+
+    def reply(*answer: Any) -> None:
+        pickle.dump(answer, sink)
+        sink.flush()
+
+    adapter: Any = None
+    while True:
+        try:
+            kind, *rest = pickle.load(source)
+        except EOFError:
+            return
+        try:
+            if kind == "hello":
+                adapter = load_adapter(spec)
+                reply("ok", (str(adapter.name), str(adapter.version)))
+            elif kind == "supports":
+                reply("ok", adapter.supports(*rest))
+            elif kind == "run":
+                reply("ok", called(adapter, *rest))
+            else:
+                op, types, params, many = rest
+                reply("ok", answers(adapter, op, types, params, many))
+        except (Reject, Missing, ValueError, Broken) as err:
+            reply("raise", type(err)(str(err)))
+        except Exception as err:
+            reply("raise", Broken(one_line(err)))
+
+
+if __name__ == "__main__":
+    # Under its real name, or the exceptions that are sent would be of a module __main__.
+    from refquant.oracle._worker import _serve as serve
+
+    serve(sys.argv[1])
