@@ -189,6 +189,8 @@ class TestDequantizeLinear:
         q = np.array([2**31 - 1, 2**24 + 1])
         y = dequantize_linear(q, one(0.5), source=INT32)
         assert y.tolist() == [2.0**30, 2.0**23]
+        # ... but not before a zero point is subtracted.
+        assert dequantize_linear(q[1:], one(1), [2**24], source=INT32) == 1
 
     def test_products_beyond_the_range_are_infinite(self):
         assert dequantize_linear(np.array([255]), one(1000), output_dtype=np.float16) == np.inf
@@ -350,6 +352,8 @@ X, Q = np.zeros((2, 3), F32), np.zeros((2, 3), np.int32)
          "`zero_point` must lie in [0, 0]; got 1"),
         (lambda: quantize_linear(X, one(1), precision=np.float64), TypeError,
          "`precision` must be float32 or float16; got float64"),
+        (lambda: dequantize_linear(Q, one(-1)), ValueError,
+         "`scale` must be positive and finite; got -1.0"),
         (lambda: dequantize_linear(X, one(1)), TypeError,
          "`codes` must be integers; got float32"),
         (lambda: dequantize_linear(Q - 1, one(1)), ValueError,

@@ -222,6 +222,17 @@ class TestQLinearMatMul:
         y = qlinear_matmul(a, quantizer(0.5), np.array([[1]]), UNIT, quantizer(1, 1))
         assert y.ravel().tolist() == [1, 3, 3]
 
+    def test_multiplier_is_rounded_after_each_step(self):
+        # Exactly 6.50000047, in steps of float32 exactly 6.5: a runtime's user saw the 6.
+        scales = quantizer(0.05296124518), quantizer(0.02409377880), quantizer(0.11484327912)
+        y = qlinear_matmul([[117]], scales[0], [[5]], *scales[1:])
+        assert y == 6
+
+    def test_a_sum_beyond_int32_raises(self):
+        a, b = np.full((1, 33_026), 255), np.full((33_026, 1), 255)
+        with pytest.raises(ValueError, match=r"`a @ b` must lie in"):
+            qlinear_matmul(a, UNIT, b, UNIT, UNIT)
+
     def test_saturates(self):
         a = np.array([[255], [0]])
         y = qlinear_matmul(a, quantizer(1, 9), np.array([[255]]), UNIT, quantizer(1, 128))
@@ -272,6 +283,15 @@ class TestQLinearConv:
                                  quantizer(scale[o], zero[o], INT8), quantizer(9, 100),
                                  geometry=geometry._replace(group=1))  # fmt: skip
             assert np.array_equal(y[:, o], alone[:, 0])
+
+    @pytest.mark.parametrize(
+        ("total", "scale", "code"),
+        [(95_565_300, 1.569607377405191e-08, 1), (81_876_243, 9.16016631435923e-08, 7)],
+    )
+    def test_sums_are_rounded_to_float32_before_they_are_multiplied(self, total, scale, code):
+        # 1.499999999 and 7.50000003: rounded once, after the product, these were 2 and 8.
+        nothing = np.zeros((1, 1, 1), int)
+        assert qlinear_conv(nothing, quantizer(scale), nothing, UNIT, UNIT, [total]) == code
 
     def test_a_bias_that_leaves_int32_raises(self):
         x, w = np.array([[[255]]]), np.array([[[255]]])
