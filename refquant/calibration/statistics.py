@@ -254,7 +254,7 @@ class Histogram(NamedTuple):
         # bound < 2**exponent, so no value lies on the last edge. The floor keeps the width
         # normal, and gives zeros, which carry no scale, a histogram that nests in all others.
         exponent = max(math.frexp(bound)[1], -900) if bound else -900
-        width = math.ldexp(1.0, exponent - (bins.bit_length() - 1))
+        width = math.ldexp(1.0, exponent - (int(bins).bit_length() - 1))
         start = math.floor(low / width)
         counts = np.zeros(math.floor(high / width) - start + 1, np.int64)
         flat, piece = np.asarray(x).reshape(-1), 2**16

@@ -114,3 +114,10 @@ def test_moments_of_one_value_have_no_deviation():
 def test_statistics_refuse_bad_data(statistic):
     assert_refuses_bad_data(statistic.of)
     assert_leaves_argument_alone(statistic.of)
+
+
+def test_the_number_of_bins_may_be_a_numpy_integer():
+    x = np.array([0.5, -2.0])
+    given, plain = Histogram.of(x, bins=np.int64(8)), Histogram.of(x, bins=8)
+    assert given.width == plain.width
+    assert np.array_equal(given.counts, plain.counts)
