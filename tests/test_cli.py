@@ -84,6 +84,42 @@ def test_a_missing_file_of_weights_is_one_line(monkeypatch, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_damaged_weights_are_one_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "cut.npz").write_bytes(b"PK")
+    monkeypatch.setattr("refquant.nn.models.WEIGHTS", tmp_path / "cut.npz")
+    assert run(["tour", "--output", str(tmp_path / "report.html")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "must have the SHA-256" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.npz"]
+
+
+def test_an_output_that_cannot_be_replaced_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, message in [
+        ("pipe", "must be a regular file"),
+        ("a" * 250, "must have a name of at most"),
+        ("a" * 300, "`--output` must be a path of this system"),
+        ("a/" * 3000, "`--output` must be a path of this system"),
+        ("loop", "`--output` must be a path of this system"),
+    ]:
+        assert run(["tour", "--output", str(tmp_path / name)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err
+    assert run(["tour", "--output", os.devnull]) == 2
+    assert Path(os.devnull).is_char_device()
+
+
+def test_the_file_behind_a_link_is_written(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr("refquant.tour.take_tour", lambda **settings: asked.update(settings) or 0)
+    (tmp_path / "link.html").symlink_to(tmp_path / "real.html")
+    assert run(["tour", "--output", str(tmp_path / "link.html")]) == 0
+    assert asked["output"] == (tmp_path / "real.html").resolve()
+
+
 def test_a_defect_is_not_hidden(monkeypatch):
     def broken(**settings):
         raise ZeroDivisionError
@@ -101,11 +137,17 @@ def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert tour.stderr.readline().startswith("tour: ")      # at work
-    time.sleep(0.2)
-    tour.send_signal(signal.SIGINT)
-    out, err = tour.communicate(timeout=60)
+    with tour:
+        try:
+            assert tour.stderr.readline().startswith("tour: ")      # at work
+            time.sleep(0.2)
+            tour.send_signal(signal.SIGINT)
+            out, err = tour.communicate(timeout=60)
+        finally:
+            tour.kill()
     assert tour.returncode == 130
     assert err.splitlines()[-1] == "refquant: interrupted"
     assert "Traceback" not in err
@@ -114,13 +156,43 @@ def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path):
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):
-    command = f"'{sys.executable}' -m refquant concepts | head -n 1"
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=True,
-    )
+    done = shell("(PYTHON -m refquant concepts; echo $? >status) | head -n 1", tmp_path)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_a_closed_pipe_is_no_failed_claim(tmp_path):
+    done = shell("(PYTHON -u -m refquant concepts; echo $? >status) | true", tmp_path)
+    assert done.stderr == ""
+    assert (tmp_path / "status").read_text() == "141\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", ["concepts", "--help", "--version"])
+def test_a_full_device_is_one_line(tmp_path, arguments):
+    done = shell(f"PYTHON -m refquant {arguments} >/dev/full; echo $?", tmp_path)
+    assert done.stdout == "2\n"
+    assert done.stderr.startswith("refquant: stdout must take what is written; got ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_stdout_at_all_is_no_error(tmp_path):
+    done = shell("PYTHON -m refquant concepts >&-; echo $?", tmp_path)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_locale_without_the_characters_gets_a_mark_for_each(tmp_path):
+    code = "import sys; from refquant import cli; cli.run = lambda a: print('1 – 2'); cli.main()"
+    done = shell(f'PYTHONIOENCODING=ascii PYTHON -c "{code}"', tmp_path)
+    assert (done.stdout, done.stderr) == ("1 ? 2\n", "")
+
+
+def shell(command, folder):
+    return subprocess.run(
+        ["sh", "-c", command.replace("PYTHON -", f"'{sys.executable}' -")],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )
 
 
 def test_the_concept_list_names_every_row_and_what_is_missing(capsys):

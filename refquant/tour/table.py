@@ -25,7 +25,9 @@ def print_table(console: Console, measured: Sequence["Measured"], reference: flo
     )
     for i, heading in enumerate(HEADINGS):
         text = i in (0, 5)                  # on a narrow terminal these fold, figures stay whole
-        table.add_column(heading, justify="left" if text else "right", no_wrap=not text)
+        table.add_column(
+            heading, justify="left" if text else "right", no_wrap=not text, overflow="fold"
+        )
     for group in measured:
         table.add_section()
         table.add_row(f"[bold]{group.title}[/bold]")
