@@ -119,9 +119,11 @@ class TestQuantizeLinear:
             assert codes[at].tolist() == alone
             assert np.array_equal(values[at], (codes[at] - zero[of]).astype(F32) * scale[of])
 
-    def test_rounds_before_the_zero_point_is_added(self):
+    def test_L1_rounds_before_the_zero_point_is_added(self):
         x = F32([0.5, 1.5, 2.5, -0.5, -1.5])
         assert quantize_linear(x, one(1), [1], output=INT8).tolist() == [1, 3, 3, 1, -1]
+        x = F32([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
+        assert quantize_linear(x, one(1), [3]).tolist() == [1, 1, 3, 3, 5, 5, 7]
 
     def test_Q5_Q6_Q7_infinity_and_huge_numbers_saturate(self):
         far = F32([3e9, np.inf, -np.inf, -1e30])
@@ -138,7 +140,7 @@ class TestQuantizeLinear:
         x = np.array([0xC1426666], np.uint32).view(F32)
         assert quantize_linear(x, one(0.1), output=INT8) == -121
 
-    def test_nan_becomes_the_smallest_code(self):
+    def test_L8_nan_becomes_the_smallest_code(self):
         assert quantize_linear(one(np.nan), one(1), [3], output=INT8) == -128
 
     def test_the_scale_decides_the_precision_of_the_division(self):
@@ -249,7 +251,7 @@ class TestCast:
             (E5M2FNUZ, 1e6, 0x7F, 0x80),
             (E2M1, 7.0, 7, 7),
         ],
-        ids=["tie", "C1", "C2", "C3", "C4", "C4", "C6", "C10"],
+        ids=["tie", "C1", "C2", "C3-F17", "C4-F16", "C4", "C6", "C10"],
     )
     def test_golden_overflow(self, fmt, x, saturated, otherwise):
         assert cast_to_codes(one(x), fmt) == saturated

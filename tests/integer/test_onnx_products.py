@@ -218,9 +218,9 @@ class TestQLinearMatMul:
                 assert abs(int(code) - 128 - exact) <= Fraction(1, 2) + abs(exact) * 4 / 2**23
 
     def test_R1_rounds_before_the_zero_point_is_added(self):
-        a = np.array([[1], [3], [5]])
+        a = np.array([[1], [3], [5], [7]])
         y = qlinear_matmul(a, quantizer(0.5), np.array([[1]]), UNIT, quantizer(1, 1))
-        assert y.ravel().tolist() == [1, 3, 3]
+        assert y.ravel().tolist() == [1, 3, 3, 5]
 
     def test_multiplier_is_rounded_after_each_step(self):
         # Exactly 6.50000047, in steps of float32 exactly 6.5: a runtime's user saw the 6.
