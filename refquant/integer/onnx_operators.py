@@ -16,7 +16,8 @@ operator                   function
 =========================  ================================================
 
 The text of the standard leaves some answers open. What is done there is said in
-the docstring of each function, under Notes.
+the docstring of each function, under Notes. bfloat16, which NumPy does not have,
+is left out.
 """
 
 from typing import Any, NamedTuple, TypeAlias
