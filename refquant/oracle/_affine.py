@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +120,8 @@ _RULES: Mapping[str, tuple[str, str, dict[str, str], Callable[..., int | None], 
         "sat(half_away(f32(x / s)) + z)", "TensorFlow Lite and LiteRT reference kernels",
         _axes("div", "after_round", "away"), _tflite, _tflite_saturating),
     "xnnpack": (
-        "sat(rne(f32(x * f32(1 / s))) + z); subnormal scales are refused", "XNNPACK, LiteRT's default",
+        "sat(rne(f32(x * f32(1 / s))) + z); subnormal scales are refused",
+        "XNNPACK, LiteRT's default",
         _axes("mul_recip", "after_round", "even", subnormals="scale refused"), _xnnpack, None),
     "brevitas": (
         "rne(sat(f32(f32(x / s) + z)))", "Brevitas IntQuant, QONNX Quant with ROUND",
@@ -137,7 +138,7 @@ _RULES: Mapping[str, tuple[str, str, dict[str, str], Callable[..., int | None], 
 }  # fmt: skip
 
 
-def quantizer(params: Mapping[str, Any], shape: tuple[int, ...]) -> Grid:
+def quantizer(params: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
     """Scale and zero point of a group, spread over data of a shape."""
     scale = vectors.values(params["scale"], "float32")
     zero_point = np.asarray(params["zero_point"])
@@ -186,7 +187,7 @@ def _elementwise(rule: Callable[..., int | None], out: str) -> Callable[..., Nam
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def quantize_derivations(out: str) -> dict[str, Derivation]:
     """Dialects of affine quantization, for codes of a type."""
     found = {}
@@ -227,8 +228,8 @@ def near_ties(scale: int, zero_point: int, low: int, high: int, *, each: int = 2
     candidates = [
         u for code in range(low - zero_point, high - zero_point)
         for u in _neighbours(_tie_point(scale, code), 2)]
-    q = Grid(np.float32(vectors.values(np.array(scale, np.uint32), "float32")),
-                np.array(zero_point), low, high)
+    q: Any = Grid(vectors.values(np.array(scale, np.uint32), "float32"), np.array(zero_point),
+                  low, high)
     x = np.array(candidates, np.uint32).view(np.float32)
     with np.errstate(all="ignore"):
         columns = [np.asarray(encode(x, q)) for _, _, _, _, encode in _RULES.values() if encode]
@@ -275,6 +276,7 @@ def _odd_zero_point(ends: tuple[int, int], z: int) -> Drafts:
     ties = [v for v in (0.5, 1.5, -0.5, -1.5, 2.5) if low - 0.5 <= v + z <= high + 0.5]
     group.cases += [_scalar(_f(v), "Tie", "TieOddZp") for v in ties]
     group.cases += [_scalar(_f(v), "Saturate") for v in (high - z, low - z, high - z + 1.0)]
+    group.cases.append(_scalar(0x80000000, "NegZero"))
     group.cases += [_scalar(_f(high - z + 0.5), "Tie", "TieOddZp", "Saturate"),
                     _scalar(_f(3e9), "HugeInput"), _scalar(_f(-3e9), "HugeInput"),
                     # The sum in float32 loses the last bit: just below a half becomes a half.
@@ -291,7 +293,8 @@ def _zero_point_at_end(ends: tuple[int, int], z: int) -> Drafts:
         (inward * (high - low + 0.5), ("Tie", "Saturate")), (inward * 3e9, ("HugeInput",)),
         (-inward * 3e9, ("HugeInput",)), (0.5 * inward, ("Tie",)))]
     group.cases += [_scalar(0x7F800000, "ZpEnd", "Infinite"),
-                    _scalar(0xFF800000, "ZpEnd", "Infinite")]
+                    _scalar(0xFF800000, "ZpEnd", "Infinite"),
+                    _scalar(0x80000000, "ZpEnd", "NegZero")]
     return group
 
 
@@ -317,8 +320,8 @@ def _odd_scales(ends: tuple[int, int]) -> Iterator[Drafts]:
     yield tiny
     half = _group(0x00400000, 0, ends, "scale 2**-127: the reciprocal is 2**127, still finite")
     half.cases += [_scalar(u, "SubnormalScale", *flags) for u, flags in (
-        (0x00400000, ("SubnormalInput",)), (0x00800000, ()), (0x00200000, ("SubnormalInput", "Tie")),
-        (0x80600000, ("SubnormalInput", "Tie")))]
+        (0x00400000, ("SubnormalInput",)), (0x00800000, ()),
+        (0x00200000, ("SubnormalInput", "Tie")), (0x80600000, ("SubnormalInput", "Tie")))]
     yield half
     smallest = _group(TINY, 0, ends, "scale 2**-126, the smallest normal number")
     smallest.cases += [_scalar(u, *flags) for u, flags in (
@@ -327,7 +330,8 @@ def _odd_scales(ends: tuple[int, int]) -> Iterator[Drafts]:
     yield smallest
     huge = _group(_f(2.0**127), 0, ends, "scale 2**127: the reciprocal is subnormal")
     huge.cases += [_scalar(u, *flags) for u, flags in (
-        (_f(2.0**127), ("ScaleOverflow",)), (_f(2.0**126), ("Tie",)), (0x7F7FFFFF, ("ScaleOverflow",)),
+        (_f(2.0**127), ("ScaleOverflow",)), (_f(2.0**126), ("Tie",)),
+        (0x7F7FFFFF, ("ScaleOverflow",)),
         (_f(-(2.0**127)), ("ScaleOverflow",)), (0x7F800000, ("Infinite",)))]
     yield huge
 
@@ -427,7 +431,7 @@ def boundary_document() -> dict[str, Any]:
 
 def _thresholds(scale: int, z: int, low: int, high: int) -> Array:
     """Ordered index of the smallest float32 that reaches each code above the lowest."""
-    q = Grid(np.array(scale, np.uint32).view(np.float32), np.array(z), low, high)
+    q: Any = Grid(np.array(scale, np.uint32).view(np.float32), np.array(z), low, high)
     target = np.arange(low + 1, high + 1)
     below = np.full(target.size, -0x7F800000, np.int64)      # -Inf gives the lowest code
     above = np.full(target.size, 0x7F800000, np.int64)
@@ -467,10 +471,11 @@ def dequantize_derivations(of: str) -> dict[str, Derivation]:
             found.append(F32.bits(value, negative_zero=value == 0 and code < int(z)))
         return {"x": np.array(found, np.uint32).reshape(codes.shape)}
 
-    return {"onnx": Derivation(
+    every = ["onnx", "torch.decomposed", "torch.fbgemm", "tflite.reference", "xnnpack", "exact"]
+    return {name: Derivation(
         "f32(f32(q - z) * s)", "ONNX DequantizeLinear, torch, LiteRT: all kernels agree",
         {"scaling": "mul", "precision": "float32", "zero_point": "before", "subnormals": "gradual"},
-        slow, dequantize_kernel(of))}
+        slow, dequantize_kernel(of)) for name in every}
 
 
 def dequantize_kernel(of: str) -> Kernel:

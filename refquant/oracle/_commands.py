@@ -162,7 +162,7 @@ def certify(
     whole = found.first == 0 and found.last == 2**32 and step == 1
     asked = len(range(found.first, found.last, step))
     print(f"{found.impl}, {found.table}: {found.mismatches} of {asked} inputs differ, "
-          f"{found.nans} NaN not compared{'' if whole else '; not all 2**32, no certificate'}")
+          f"{found.nans} NaN not asked{'' if whole else '; not all 2**32, no certificate'}")
     if found.last < stop:
         print(f"stopped; go on with --first {found.last:x}")
         return INTERRUPTED

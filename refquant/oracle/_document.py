@@ -201,9 +201,9 @@ def _derived_twice(
     types: Mapping[str, str],
 ) -> dict[str, Any] | None:
     first = derivation.exact(params, inputs)
-    second = derivation.fast(params, inputs)
     if first is None:
         return None
+    second = derivation.fast(params, inputs)
     one = {key: vectors.encoded(first[key], types[key]) for key in types}
     two = {key: vectors.encoded(second[key], types[key]) for key in types}
     if one != two:

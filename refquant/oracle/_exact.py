@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, isinf
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-Number: TypeAlias = Fraction | float | None
+#: Fraction, infinity as a float, or None. Any, since no checker follows what can meet what.
+Number: TypeAlias = Any
 Round: TypeAlias = Callable[[Fraction], int]
 
 

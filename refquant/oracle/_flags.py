@@ -10,7 +10,8 @@ _ISSUES = "https://github.com/"
 FLAGS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType({
     "Basic": ("BASIC", "Nothing special: checks wiring, order of arguments and signs.", ()),
     "Tie": ("ROUNDING", "The exact ratio lies halfway between two codes.",
-            ("sonos/tract/pull/2850", "tenstorrent/tt-metal/issues/56525", "ROCm/aiter/issues/3992")),
+            ("sonos/tract/pull/2850", "tenstorrent/tt-metal/issues/56525",
+             "ROCm/aiter/issues/3992")),
     "TieOddZp": ("ORDER_OF_OPERATIONS", "A tie with an odd zero point: rounding first and adding "
                  "first give different codes.", ("pytorch/pytorch/pull/37188",)),
     "NearTie": ("PRECISION", "One unit in the last place from a tie, or a point where division, "
@@ -25,7 +26,8 @@ FLAGS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType({
     "Infinite": ("INT_CAST_OVERFLOW", "An infinite input saturates towards its sign.", ()),
     "NaN": ("UNSPECIFIED", "Where no dialect gives NaN a code, any code will do.", ()),
     "NaNPayload": ("SPECIAL_VALUE", "A NaN with a sign or other payload bits.", ()),
-    "NegZero": ("SIGN", "Minus zero: the zero point as an integer, -0 as a float that has one.", ()),
+    "NegZero": ("SIGN", "Minus zero: the zero point as an integer, -0 as a float that has one.",
+                ()),
     "SubnormalInput": ("FLUSH_TO_ZERO", "A subnormal input must not be taken for zero.", ()),
     "SubnormalScale": ("PRECISION", "The scale is subnormal: its reciprocal may be infinite.",
                        ("pytorch/ao/issues/1104",)),

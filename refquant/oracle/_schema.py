@@ -1,6 +1,7 @@
-"""The few words of JSON Schema 2020-12 that ``data/schema.json`` uses, so that it is always checked.
+"""The few words of JSON Schema 2020-12 that ``data/schema.json`` uses.
 
-A general validator is no dependency of this package; a test compares the two.
+So a file is always checked, though a general validator is no dependency of this package; a
+test compares the two.
 """
 
 import re

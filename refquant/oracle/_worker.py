@@ -47,7 +47,11 @@ class Worker:
     def __init__(self, spec: str, *, timeout: float) -> None:
         self.spec, self.timeout = spec, timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self.name, self.version = self._ask(("hello",), START)
+        try:
+            self.name, self.version = self._ask(("hello",), START)
+        except BaseException:
+            self.close()
+            raise
 
     def supports(self, op: str, types: Types, params: Params) -> Any:
         return self._ask(("supports", op, dict(types), dict(params)), self.timeout)

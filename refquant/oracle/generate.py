@@ -15,20 +15,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from refquant.oracle import _affine, vectors
+from refquant.oracle import _casts, mutants, vectors
+from refquant.oracle._derivations import GROUPS
 from refquant.oracle._document import CORPUS_VERSION, SCHEMA_VERSION, as_json, as_tsv, sealed
 
 __all__ = ["build", "corpus", "export"]
 
-#: The groups of the corpus, each with its ``documents``.
-GROUPS = (_affine,)
-
-
 def documents() -> Iterator[dict[str, Any]]:
-    """Vector files with their checksums."""
+    """Vector files with what their flags find out, and their checksums."""
     for group in GROUPS:
         for draft in group.documents():
-            yield sealed(draft, {})
+            file = vectors.from_document({**draft, "sha256": ""})
+            yield sealed(draft, mutants.kills_by_flag(file))
 
 
 def corpus() -> dict[str, bytes]:
@@ -53,6 +51,7 @@ def corpus() -> dict[str, bytes]:
         path = f"normative/{done['file']}"
         files[path] = as_json(done)
         files[path.removesuffix("json") + "tsv"] = as_tsv(done)
+    files.update({f"normative/{name}.tab.z": content for name, content in _casts.tables()})
     return files
 
 

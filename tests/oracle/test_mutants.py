@@ -1,0 +1,73 @@
+"""The mutation gate: every slip is found out twice, every flag is worth its name."""
+
+import numpy as np
+import pytest
+
+from refquant.oracle import mutants
+from refquant.oracle._derivations import derivations
+from refquant.oracle.mutants import gate, kills, kills_by_flag, report
+from refquant.oracle.vectors import load, names
+
+
+@pytest.mark.parametrize("name", [n for n in names() if "boundaries" not in n])
+def test_every_mutant_is_killed_twice_and_every_flag_kills(name):
+    found = gate(load(name))
+    assert len(found.kills) >= 4
+    assert found.survivors == ()
+    assert found.idle_flags == ()
+
+
+@pytest.mark.slow
+def test_boundary_pairs_kill_all_as_well():
+    found = gate(load("quantize_affine.float32.int8.boundaries"))
+    assert (found.survivors, found.idle_flags) == ((), ())
+
+
+@pytest.mark.parametrize("name", ["quantize_affine.float32.int8", "cast.float32.float8_e4m3fn",
+                                  "quantize_nf4.float32"])
+def test_the_minimal_set_kills_all_and_the_notes_say_what_each_flag_kills(name):
+    file = load(name)
+    found = gate(file)
+    assert all(ids & set(found.minimal) for ids in found.kills.values())
+    assert len(found.minimal) <= 8
+    by_flag = kills_by_flag(file)
+    assert {f: note["kills"] for f, note in file.notes.items()} == {
+        f: by_flag.get(f, []) for f in file.notes}
+
+
+def test_the_right_kernel_is_no_mutant(monkeypatch):
+    file = load("quantize_affine.float32.int8")
+    right = derivations(file.op, {**file.inputs, **file.outputs}, {})["onnx"].fast
+    monkeypatch.setattr(mutants, "mutations", lambda file: {"right": right})
+    assert kills(file) == {"right": frozenset()}
+    found = gate(file)
+    assert found.survivors == ("right",)
+    assert "Tie" in found.idle_flags
+    assert found.minimal == ()
+
+
+def test_the_slips_of_the_disagreement_table_are_among_the_mutants():
+    found = kills(load("quantize_affine.float32.int8"))
+    assert {"ties away", "reciprocal", "zero point first", "float64 division",
+            "int32 before the clip", "wraps", "narrow range", "subnormals are zero"} <= set(found)
+
+
+@pytest.mark.slow
+def test_the_report_has_a_line_for_each_file():
+    assert len(report().splitlines()) == len(names()) + 1
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_readable_library_gives_every_answer_again(name):
+    """What was published is what the code of today computes, on every case it may ask."""
+    file = load(name)
+    types = {**file.inputs, **file.params, **file.outputs}
+    for group in file.groups[:6]:
+        found = derivations(file.op, types, group.params)
+        assert set(found) == set(file.dialects)
+        for case in group.cases[:8]:
+            for dialect, derivation in found.items():
+                answer = case.answer(dialect)
+                if answer is not None:
+                    given = derivation.fast(group.params, case.inputs)
+                    assert all(np.array_equal(given[key], answer[key]) for key in answer)
