@@ -29,8 +29,8 @@ import numpy as np
 
 from refquant import __version__
 from refquant._types import Array
-from refquant.oracle._affine import quantize_derivations
-from refquant.oracle.vectors import DTYPES, Named, values
+from refquant.oracle._derivations import OPERATIONS, derivations
+from refquant.oracle.vectors import DTYPES, Named, load, names, values
 
 __all__ = ["ADAPTERS", "Adapter", "Missing", "Refquant", "Reject", "load_adapter"]
 
@@ -140,8 +140,7 @@ class Refquant:
     Parameters
     ----------
     dialect : str
-        For ``quantize_affine``, one that its vector files cover; other operations do not
-        depend on it.
+        One that a vector file covers.
 
     Raises
     ------
@@ -167,8 +166,8 @@ class Refquant:
     version = __version__
 
     def __init__(self, dialect: str = "exact") -> None:
-        known = quantize_derivations("int8")
-        if dialect not in known:                # the other groups know no more than these
+        known = sorted({known for name in names() for known in load(name).dialects})
+        if dialect not in known:
             raise ValueError(f"`dialect` must be one of {', '.join(known)}; got {dialect!r}")
         self.name = "refquant" if dialect == "exact" else f"refquant.{dialect}"
         self.dialect = dialect
@@ -190,7 +189,10 @@ class Refquant:
         >>> Refquant().supports("softmax", {}, {})
         'refquant has no softmax'
         """
-        return _derivations(op, types) is not None or f"refquant has no {op}"
+        if op not in OPERATIONS:
+            return f"refquant has no {op}"
+        spoken = derivations(op, types, params)
+        return self.dialect in spoken or f"{self.dialect} says nothing of {op}"
 
     def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
         """Answers in bits: see `Adapter.run`.
@@ -223,11 +225,7 @@ class Refquant:
         try:
             if "scale" in params and "zero_point" in params and "qmin" in params:
                 _require_grid(params)
-            known = _derivations(op, types) or {}
-            if not known:
-                raise ValueError(f"refquant has no {op}")
-            # Where the dialects agree, a file has one entry that stands for all.
-            return known.get(self.dialect, next(iter(known.values()))).fast(params, inputs)
+            return derivations(op, types, params)[self.dialect].fast(params, inputs)
         except (ValueError, TypeError) as err:
             raise Reject(str(err)) from err
 
@@ -243,6 +241,7 @@ ADAPTERS: Mapping[str, str] = MappingProxyType({
     "torch.fake_quantize": f"{_PEERS}.torch_family:FakeQuantize",
     "torch.decomposed": f"{_PEERS}.torch_family:Decomposed",
     "torchao": f"{_PEERS}.torch_family:TorchAo",
+    "torch.cast": f"{_PEERS}.torch_family:TorchCast",
     "litert.reference": f"{_PEERS}.litert:Reference",
     "litert.builtin": f"{_PEERS}.litert:Builtin",
     "litert.xnnpack": f"{_PEERS}.litert:Xnnpack",
@@ -301,16 +300,6 @@ def load_adapter(name: str) -> Adapter:
         raise ValueError(f"`impl` must have name, version, supports and run; {name} lacks "
                          f"{', '.join(lacking)}")
     return made
-
-
-def _derivations(op: str, types: Types) -> Mapping[str, Any] | None:
-    """NumPy kernels of an operation, by dialect: those that derive the corpus."""
-    from refquant.oracle.generate import GROUPS
-
-    for group in GROUPS:
-        if op in group.OPERATIONS:
-            return group.OPERATIONS[op](types)
-    return None
 
 
 def _require_grid(params: Params) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from refquant.oracle._worker import Worker
 from refquant.oracle.adapters import Adapter, Missing
 from refquant.oracle.run import FAILURES, Outcome, Result, placed, run
-from refquant.oracle.vectors import VectorFile, load, names
+from refquant.oracle.vectors import Case, VectorFile, load, names
 
 __all__ = [
     "HOME_DIALECT", "Report", "Verdict", "as_html", "as_json", "as_markdown", "check", "identify",
@@ -31,7 +31,7 @@ __all__ = [
 HOME_DIALECT: Mapping[str, str] = {
     "refquant": "exact", "onnx.reference": "onnx", "onnxruntime": "onnx",
     "torch.fbgemm": "torch.fbgemm", "torch.fake_quantize": "torch.decomposed",
-    "torch.decomposed": "torch.decomposed", "torchao": "torch.decomposed",
+    "torch.decomposed": "torch.decomposed", "torch.cast": "exact", "torchao": "torch.decomposed",
     "litert.reference": "tflite.reference", "litert.builtin": "tflite.reference",
     "litert.xnnpack": "xnnpack", "ml_dtypes": "exact", "gfloat": "exact", "gguf": "ggml",
 }  # fmt: skip
@@ -154,8 +154,9 @@ class Verdict:
     Attributes
     ----------
     dialect : str
-    asked, failed : int
-        Cases.
+    asked : int
+        Cases that the dialect decides, and that were asked.
+    failed : int
     flags : tuple of str
         Of the failures, the most frequent first.
 
@@ -268,7 +269,8 @@ def identify(
         for file in _files(ops, None):
             base = list(run(asked, file, file.base_dialect, timeout=timeout))
             for dialect in file.dialects:
-                judged = [r for r in base if r.outcome is not Outcome.UNSUPPORTED]
+                judged = [r for r in base if r.outcome is not Outcome.UNSUPPORTED
+                          and _is_specified(r.case, dialect)]
                 bad = [r.case for r in judged if _differs(r, dialect)]
                 entry = verdicts.setdefault(dialect, [0, 0, Counter()])
                 entry[0] += len(judged)
@@ -276,7 +278,8 @@ def identify(
                 entry[2].update(flag for case in bad for flag in case.flags)
     found = [Verdict(dialect, asked_, failed, tuple(f for f, _ in flags.most_common()))
              for dialect, (asked_, failed, flags) in verdicts.items()]
-    return sorted(found, key=lambda v: (v.failed, v.dialect != "exact"))
+    # Of dialects that fit alike, the one that leaves less open says more.
+    return sorted(found, key=lambda v: (v.failed, -v.asked))
 
 
 def placements(
@@ -511,15 +514,17 @@ def _differs(result: Result, dialect: str) -> bool:
     """Whether an answer, or what came in its place, is wrong under a dialect."""
     case = result.case
     if result.outcome in (Outcome.CRASH, Outcome.TIMEOUT, Outcome.ERROR):
-        open_ = case.status != "defined" or case.answer(dialect) is None
-        return not (open_ and result.outcome is Outcome.ERROR)
+        return True
     if case.status == "reject":
         return result.outcome is Outcome.MISMATCH
-    expected = case.answer(dialect) if case.status == "defined" else None
-    if expected is None:
-        return False
-    answer = result.answer
-    return answer is None or any(not np.array_equal(answer[k], expected[k]) for k in expected)
+    answer, expected = result.answer, case.answer(dialect)
+    return expected is None or answer is None or any(
+        not np.array_equal(answer[k], expected[k]) for k in expected)
+
+
+def _is_specified(case: Case, dialect: str) -> bool:
+    return case.status == "reject" or (
+        case.status == "defined" and case.answer(dialect) is not None)
 
 
 def _files(ops: Sequence[str], dialect: str | None) -> list[VectorFile]:

@@ -8,8 +8,6 @@ from refquant.oracle._adapters._common import library
 from refquant.oracle.adapters import Params, Types
 from refquant.oracle.vectors import Named, bits, values
 
-LAYOUTS = ("Q4_0", "Q8_0", "TQ1_0", "TQ2_0")
-
 
 class Gguf:
     """``gguf.quants.quantize`` and ``dequantize``."""
@@ -22,18 +20,16 @@ class Gguf:
 
     def supports(self, op: str, types: Types, params: Params) -> bool | str:
         """See `Adapter.supports`."""
-        if op not in ("ggml_quantize", "ggml_dequantize"):
+        if op not in ("quantize_ggml", "dequantize_ggml"):
             return f"no {op}"
-        return params["layout"] in LAYOUTS or f"no quantizer for {params['layout']}"
+        return hasattr(self._kinds, params["layout"].upper()) or f"no layout {params['layout']}"
 
     def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
         """See `Adapter.run`."""
-        kind = self._kinds[params["layout"]]
-        (key, pattern), = inputs.items()
-        out, = (k for k in types if k not in (key, "layout"))
+        kind = self._kinds[params["layout"].upper()]
         with np.errstate(all="ignore"):
-            if op == "ggml_quantize":
-                x = np.array(values(np.asarray(pattern), "float32"), order="C")
-                return {out: np.asarray(self._quants.quantize(x, kind))}
-            found = self._quants.dequantize(np.array(pattern, order="C"), kind)
-            return {out: bits(np.asarray(found, np.float32))}
+            if op == "quantize_ggml":
+                x = np.array(values(inputs["x"], "float32"), order="C")
+                return {"bytes": np.asarray(self._quants.quantize(x, kind))}
+            found = self._quants.dequantize(np.array(inputs["bytes"], order="C"), kind)
+            return {"x": bits(np.asarray(found, np.float32))}

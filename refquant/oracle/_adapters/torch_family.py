@@ -90,6 +90,8 @@ class FakeQuantize(_Torch):
     whole_range = False
 
     def supports(self, op: str, types: Types, params: Params) -> bool | str:
+        if op == "fake_quantize":
+            return True
         known = super().supports(op, types, params)
         if known is True:
             farthest = max(params["qmax"] - params["zero_point"], 0) * float(scale_of(params))
@@ -97,6 +99,14 @@ class FakeQuantize(_Torch):
             if max(farthest, -lowest) > np.finfo(np.float32).max:
                 return "no code can be read off values that overflow"
         return known
+
+    def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
+        if op != "fake_quantize":
+            return super().run(op, types, params, inputs)
+        x = self._cast_tensor(values(np.asarray(inputs["x"]), "float32"))
+        y, mask = self._torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(
+            x, float(scale_of(params)), int(zero_of(params)), params["qmin"], params["qmax"])
+        return {"y": bits(y.numpy()), "mask": mask.numpy().astype(np.uint8)}
 
     def _encode(self, x: Array, types: Types, params: Params) -> Array:
         scale, zero = float(scale_of(params)), int(zero_of(params))
@@ -174,7 +184,13 @@ class TorchCast(_Torch):
     def supports(self, op: str, types: Types, params: Params) -> bool | str:
         if op != "cast":
             return f"no adapter for {op}"
-        return (types["x"] == "float32" and types["y"] in FLOAT8) or "an eight-bit float only"
+        if types["x"] != "float32" or types["y"] not in FLOAT8:
+            return "from float32 to an eight-bit float only"
+        # Since 2.12 a cast to E4M3FN saturates; the others keep to IEEE.
+        policy = "saturate" if types["y"] == "float8_e4m3fn" else "ieee"
+        if (params["overflow"], params["rounding"]) != (policy, "even"):
+            return f"its only policy beyond the largest is {policy}, its rounding even"
+        return True
 
     def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
         x = self._cast_tensor(values(np.asarray(inputs["x"]), "float32"))

@@ -1,0 +1,75 @@
+"""Explain: the steps shown end at the answer of the file."""
+
+import re
+
+import numpy as np
+import pytest
+
+from refquant.oracle.explain import explain, find, steps
+from refquant.oracle.vectors import cases, load, names, values
+
+INT8 = "quantize_affine.float32.int8"
+
+
+def test_the_example_of_an_odd_zero_point():
+    case = cases(INT8, flag="TieOddZp")[0]
+    text = explain(case)
+    assert "exactly: x / s = 1/2 = 0.5" in text
+    assert "between 0 and 1: a tie" in text
+    assert "onnx: sat(rne(f32(x / s)) + z)" in text
+    assert "separates" in text or "rounding first and adding first" in text
+
+
+@pytest.mark.parametrize("dialect", ["onnx", "torch.decomposed", "torch.fbgemm",
+                                     "tflite.reference", "brevitas", "exact"])
+def test_the_steps_lead_to_the_answer_of_each_dialect(dialect):
+    file = load(INT8)
+    axes = file.dialects[dialect]["axes"]
+    for case in cases(INT8, dialect=dialect, flag="NearTie"):
+        last = steps(case, axes)
+        answer = case.answer(dialect)
+        if answer is None:
+            continue
+        whole = [int(m[1]) for line in last if (m := re.match(r"ties to \w+: (-?\d+)$", line))]
+        if dialect == "exact":
+            whole = [int(re.search(r"rounded, plus the zero point: (-?\d+)", explain(case))[1])]
+        elif axes["zero_point"] == "after_round":
+            whole = [w + case.params["zero_point"] for w in whole]
+        clipped = int(np.clip(whole[-1], case.params["qmin"], case.params["qmax"]))
+        assert clipped == int(values(answer["q"], "int8")), (case.id, last)
+
+
+def test_every_kind_of_case_can_be_explained():
+    for name in names():
+        seen = set()
+        for case in load(name):
+            kind = (case.status, case.flags)
+            if kind not in seen:
+                seen.add(kind)
+                text = explain(case)
+                assert text.startswith(case.id)
+                assert case.status == "defined" or case.status in text or "rejected" in text
+
+
+def test_a_case_that_must_be_rejected_says_why():
+    case = cases(INT8, status="reject")[0]
+    assert "must be rejected: the scale must be positive" in explain(case)
+
+
+def test_steps_are_of_single_numbers():
+    case = cases("dequantize_affine.int8.float32")[0]
+    with pytest.raises(ValueError, match="`case` must be a quantize_affine of one number"):
+        steps(case, {})
+
+
+@pytest.mark.parametrize(("identity", "message"), [
+    ("0", "is that of no case"), ("zzzzzzzzzz", "is that of no case"), ("", "is that of no case"),
+])
+def test_an_id_that_is_none_is_one_line(identity, message):
+    with pytest.raises(ValueError, match=f"`id` must be that of one case, .* {message}"):
+        find(identity)
+
+
+def test_an_id_in_capitals_or_cut_short_is_found():
+    case = cases(INT8)[0]
+    assert find(case.id.upper()).id == find(case.id[:9]).id == case.id
