@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from benchmarks.common import Benchmark, Quality, need, size, weights
+from benchmarks.common import Benchmark, Quality, need, share_of_time, size, weights
 from refquant.granularity import group
 from refquant.kernels import elementwise
 from refquant.quantizer import fake_quantize
@@ -49,12 +49,14 @@ class Elementwise(Benchmark):
         x = blocks_of(data(), granularity)
         q = symmetric(np.abs(x).max(-1, keepdims=True), bits=8)
         out = np.zeros_like(x)
+        self.fresh = lambda: elementwise.fake_quantize(x, q)
+        self.in_place = lambda: elementwise.fake_quantize(x, q, out=out)
         if impl == "torch":
             self.call = torch_fake_quantize(x, q)
         else:
             self.call = {
-                "refquant": lambda: elementwise.fake_quantize(x, q),
-                "in place": lambda: elementwise.fake_quantize(x, q, out=out),
+                "refquant": self.fresh,
+                "in place": self.in_place,
                 "definition": lambda: fake_quantize(x, q),
                 "naive": lambda: np.clip(np.round(x / q.scale), q.qmin, q.qmax) * q.scale,
                 "copy": lambda: np.copyto(out, x),
@@ -65,6 +67,18 @@ class Elementwise(Benchmark):
 
     def peakmem_fake_quantize(self, impl, granularity):
         self.call()
+
+    def track_time_in_place_over_this(self, impl, granularity):
+        """Time of refquant, writing to the caller's memory, over that of `impl`, side by side."""
+        return share_of_time(self.in_place, self.call)
+
+    track_time_in_place_over_this.unit = "ratio"
+
+    def track_time_of_refquant_over_this(self, impl, granularity):
+        """Time of refquant, with a new array for the result, over that of `impl`, side by side."""
+        return share_of_time(self.fresh, self.call)
+
+    track_time_of_refquant_over_this.unit = "ratio"
 
 
 class Codes(Benchmark):
@@ -97,6 +111,7 @@ class StochasticRound(Benchmark):
     def setup(self, impl):
         x = weights("gauss", size(10_000_000)) * np.float32(10)
         rng, out = np.random.Generator(np.random.SFC64(0)), np.zeros_like(x)
+        self.in_place = lambda: elementwise.stochastic_round(x, rng=rng, out=out)
         if impl == "torch":
             torch = need("torch")
             torch.set_num_threads(1)
@@ -105,7 +120,7 @@ class StochasticRound(Benchmark):
         else:
             self.call = {
                 "refquant": lambda: elementwise.stochastic_round(x, rng=rng),
-                "in place": lambda: elementwise.stochastic_round(x, rng=rng, out=out),
+                "in place": self.in_place,
                 "definition": lambda: stochastic(x, rng=rng),
                 "naive": lambda: np.floor(x + rng.random(x.shape)),
             }[impl]
@@ -115,6 +130,12 @@ class StochasticRound(Benchmark):
 
     def peakmem_round(self, impl):
         self.call()
+
+    def track_time_in_place_over_this(self, impl):
+        """Time of refquant, writing to the caller's memory, over that of `impl`, side by side."""
+        return share_of_time(self.in_place, self.call)
+
+    track_time_in_place_over_this.unit = "ratio"
 
 
 class ElementwiseMemory(Quality):

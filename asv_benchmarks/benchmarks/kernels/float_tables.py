@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.common import Benchmark, need, size, weights
+from benchmarks.common import Benchmark, need, share_of_time, size, weights
 from refquant.kernels.float_tables import decode_bytes, encode_bytes
 from refquant.quantizers.minifloat import FORMATS
 
@@ -19,6 +19,8 @@ class FloatTables(Benchmark):
         x = weights("gauss", size(10_000_000))
         f = FORMATS[number_format]
         codes = encode_bytes(x, f)
+        self.ours = lambda: encode_bytes(x, f)
+        self.ours_back = lambda: decode_bytes(codes, f)
         if impl == "ml_dtypes":
             peer = getattr(need("ml_dtypes"), PEER_TYPES[number_format])
             short = codes.view(peer)
@@ -36,8 +38,7 @@ class FloatTables(Benchmark):
             self.encode = lambda: f.encode(x)
             self.decode = lambda: f.decode(codes)
         else:
-            self.encode = lambda: encode_bytes(x, f)
-            self.decode = lambda: decode_bytes(codes, f)
+            self.encode, self.decode = self.ours, self.ours_back
 
     def time_encode(self, impl, number_format):
         self.encode()
@@ -47,3 +48,15 @@ class FloatTables(Benchmark):
 
     def peakmem_encode(self, impl, number_format):
         self.encode()
+
+    def track_encode_of_refquant_over_this(self, impl, number_format):
+        """Time over that of `impl`, side by side."""
+        return share_of_time(self.ours, self.encode)
+
+    track_encode_of_refquant_over_this.unit = "ratio"
+
+    def track_decode_of_refquant_over_this(self, impl, number_format):
+        """Time over that of `impl`, side by side."""
+        return share_of_time(self.ours_back, self.decode)
+
+    track_decode_of_refquant_over_this.unit = "ratio"

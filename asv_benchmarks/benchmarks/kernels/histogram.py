@@ -1,11 +1,10 @@
 """Clip search from a histogram, against rounding the data for every candidate."""
 
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 
-from benchmarks.common import QUICK, Benchmark, Quality, need, size, weights
+from benchmarks.common import QUICK, Benchmark, Quality, least_time, need, size, weights
 from refquant.calibration.entropy import candidate_divergences
 from refquant.kernels.histogram import ValueHistogram, kl_divergences, uniform_errors
 from refquant.quantizers.uniform import symmetric
@@ -44,17 +43,6 @@ def torch_observer(x, bits):
 
 
 IMPL = {"refquant": search, "naive": naive, "torch": torch_observer}
-
-
-def least_time(runs, repeats=3):
-    """Least seconds of each of several calls, in turns, so that all meet the same machine."""
-    seconds = [[] for _ in runs]
-    for _ in range(repeats):
-        for record, run in zip(seconds, runs, strict=True):
-            start = perf_counter()
-            run()
-            record.append(perf_counter() - start)
-    return [min(record) for record in seconds]
 
 
 class Histogram(Benchmark):

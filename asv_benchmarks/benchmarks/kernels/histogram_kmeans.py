@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.common import Quality, need, size, weights
+from benchmarks.common import Quality, least_time, need, size, weights
 from refquant.kernels.histogram_kmeans import histogram_kmeans, kmeans_of_16_bits
 from refquant.metrics import mse
 from refquant.quantizers.codebook import nearest
@@ -51,3 +51,10 @@ class HistogramKmeans(Quality):
         return mse(self.x, q.decode(q.encode(self.x)))
 
     track_mse.unit = "variance of the data"
+
+    def track_time_of_refquant_over_this(self, impl, levels):
+        """Time over that of `impl`, side by side."""
+        ours, theirs = least_time([refquant(self.x, levels), self.fit], repeats=2)
+        return ours / theirs
+
+    track_time_of_refquant_over_this.unit = "ratio"

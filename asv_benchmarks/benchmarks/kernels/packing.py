@@ -1,8 +1,10 @@
 """Packing codes: time against a plain copy of the same bytes, and bits a code."""
 
+from functools import partial
+
 import numpy as np
 
-from benchmarks.common import Benchmark, need, size
+from benchmarks.common import Benchmark, need, share_of_time, size
 from refquant.kernels import packing
 
 N = size(100_000_000)
@@ -56,6 +58,13 @@ class Packing(Benchmark):
         else:
             shifts = np.arange(0, 8, bits, dtype=np.uint8)
             (self.packed[:, np.newaxis] >> shifts & 2**bits - 1).reshape(-1)
+
+    def track_time_of_refquant_over_this(self, impl, bits):
+        """Time to pack over that of `impl`, side by side; `copy` copies the unpacked bytes."""
+        ours = partial(IMPL["refquant"], self.codes, bits)
+        return share_of_time(ours, partial(IMPL[impl], self.codes, bits))
+
+    track_time_of_refquant_over_this.unit = "ratio"
 
     def track_bits_per_code(self, impl, bits):
         return packing.pack(self.codes[:4000], bits=bits).size * 8 / 4000
