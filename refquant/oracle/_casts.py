@@ -161,14 +161,17 @@ def _cases(source: str, target: str, overflow: str, rounding: str) -> Iterator[D
         yield draft(at, "Tie", *flags)
         for step in (-1, 1):
             yield draft(at + step, "NearTie", *flags)
-        if code % 8 == 1 or code > f.largest - 2:
+        if code % 8 == 1 or code > f.largest - 2 or not code:
             yield draft(_pattern(source, levels[code], minus=minus), "Basic", *flags)
     if not kept:
-        yield draft(_pattern(source, levels[f.largest] * 3), "Saturate")
+        beyond = _pattern(source, levels[f.largest + 1])    # rounds beyond, is no number here
+        for bits in (beyond - 1, beyond, beyond + 1, _pattern(source, levels[f.largest] * 3)):
+            yield draft(bits, "Saturate")
     sign = 1 << (8 * vectors.DTYPES[source] - 1)
     infinity = _infinity(source)
     for pattern, *flags in (
-        (0, "Basic"), (sign, "NegZero"), (1, "SubnormalInput"), (sign | 1, "SubnormalInput"),
+        (0, "Basic"), (_pattern(source, Fraction(-1)), "Basic"), (sign, "NegZero"),
+        (1, "SubnormalInput"), (sign | 1, "SubnormalInput"),
         (infinity, "Infinite", "Saturate"), (infinity | sign, "Infinite", "Saturate"),
         (infinity - 1, "HugeInput", "Saturate"), ((infinity - 1) | sign, "HugeInput", "Saturate"),
     ):

@@ -1,4 +1,4 @@
-"""Requantization: bring an int32 accumulator to the scale of the output, five ways."""
+"""Requantization: an int32 accumulator brought to the scale of the output, in seven ways."""
 
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -66,6 +66,13 @@ def _tosa_double(acc: int, m: Fraction) -> int | None:
     return exact.half_up(Fraction(acc * mantissa + more, 2**down))
 
 
+def _eight_bits(acc: int, m: Fraction) -> int | None:
+    """A multiplier of 8 bits behind the point, for differences of 8-bit codes."""
+    if abs(acc) > 255 or not Fraction(1, 256) <= m < 128:
+        return None
+    return exact.half_up(Fraction(acc * round(256 * m), 256))
+
+
 def _float(acc: int, m: Fraction) -> int | None:
     """float32 of the accumulator, times the multiplier, rounded to even."""
     x = F32.rounded(exact.product(F32.rounded(Fraction(acc)), m))
@@ -117,6 +124,10 @@ def _tosa_fast(acc: Array, m: np.float32) -> Array:
     return (acc * mantissa + half) >> down
 
 
+def _eight_bits_fast(acc: Array, m: np.float32) -> Array:
+    return (acc * int(np.rint(256 * np.float64(m))) + 128) >> 8
+
+
 def _exact_fast(acc: Array, m: np.float32) -> Array:
     """31 bits times 24 need 55: the product as integers, the tie by its remainder."""
     mantissa, shift = _pair(m)
@@ -148,6 +159,9 @@ _RULES: Mapping[str, tuple[str, str, str, str, Callable[..., int | None], Callab
     "tosa.double": ("(acc * m31 + half + sign(acc) * 2**30) >> (31 - shift)",
                     "TOSA RESCALE with DOUBLE_ROUND", "fixed_point tosa_double",
                     "up, after half a unit away", _tosa_double, _tosa_fast),
+    "xnnpack": ("(acc * rne(256 * m) + 128) >> 8, acc a difference of 8-bit codes",
+                "XNNPACK's conversion of 8 bits to 8 bits", "fixed_point xnn8", "up", _eight_bits,
+                _eight_bits_fast),
     "exact": ("rne(acc * m)", "the definition in real numbers", "exact", "even", _exactly,
               _exact_fast),
 }  # fmt: skip

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from refquant.oracle import _casts, mutants, vectors
+from refquant.oracle import _casts, vectors
 from refquant.oracle._derivations import GROUPS
 from refquant.oracle._document import CORPUS_VERSION, SCHEMA_VERSION, as_json, as_tsv, sealed
+from refquant.oracle.mutants import kills_by_flag
 
 __all__ = ["build", "corpus", "export"]
 
@@ -26,7 +27,7 @@ def documents() -> Iterator[dict[str, Any]]:
     for group in GROUPS:
         for draft in group.documents():
             file = vectors.from_document({**draft, "sha256": ""})
-            yield sealed(draft, mutants.kills_by_flag(file))
+            yield sealed(draft, kills_by_flag(file))
 
 
 def corpus() -> dict[str, bytes]:
@@ -77,8 +78,8 @@ def build(directory: Path = vectors.DATA, *, check: bool = False) -> list[str]:
     made = corpus()
     kept = sorted(p for p in directory.glob("observed/*") if p.is_file())
     made.update({p.relative_to(directory).as_posix(): p.read_bytes() for p in kept})
-    made["schema.json"] = (vectors.DATA / "schema.json").read_bytes()
-    made["README.md"] = (vectors.DATA / "README.md").read_bytes()
+    for name in ("schema.json", "spec_conflicts.json", "README.md"):
+        made[name] = (vectors.DATA / name).read_bytes()
     made["MANIFEST.json"] = manifest_of(made)
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
     stale = [path for path, content in made.items()

@@ -22,6 +22,8 @@ TENSOR = {
 }  # fmt: skip
 CODES = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
 PER_BYTE = {"int4": 2, "uint4": 2, "int2": 4, "uint2": 4, "float4_e2m1fn": 2}
+#: Rounding of a cast to a scale -> the attribute; its nearest takes ties up.
+ROUND_MODE = {"up": "up", "half_up": "nearest"}
 FLOATS = tuple(k for k in TENSOR if k.startswith(("float8", "float4")))
 
 
@@ -36,8 +38,9 @@ class _Onnx:
         if op == "cast":
             if types["x"] != "float32" or types["y"] not in FLOATS:
                 return f"no Cast from {types['x']} to {types['y']} here"
-            if params["rounding"] != "even":
-                return f"Cast rounds to even, not {params['rounding']}"
+            known = list(ROUND_MODE) if types["y"] == "float8_e8m0fnu" else ["even"]
+            if params["rounding"] not in known:
+                return f"Cast to {types['y']} rounds {' or '.join(known)}"
             return True
         wrong = unsupported_affine(op, types, params, codes=CODES, granularities=(
             "per_tensor", "per_axis", "per_block"))
@@ -129,7 +132,7 @@ class OnnxReference(_Onnx):
 def _frozen(params: Params) -> tuple[Any, ...]:
     """Parameters that can be a key of a cache."""
     if "scale" not in params:
-        return (params.get("overflow", "saturate"),)
+        return (params.get("overflow", "saturate"), params.get("rounding", "even"))
     scale, zero = scale_of(params), zero_of(params)
     return (scale.tobytes(), scale.shape, zero.tobytes(), params.get("granularity", "per_tensor"),
             params.get("axis", 0), params.get("block_size", 0))
@@ -149,6 +152,8 @@ def _model(op: str, source: str, target: str, rank: int, *key: Any) -> bytes:
         attributes = {"to": kind(target)}
         if target.startswith("float8"):
             attributes["saturate"] = int(key[0] == "saturate")
+        if target == "float8_e8m0fnu":
+            attributes["round_mode"] = ROUND_MODE[key[1]]
     else:
         scale_bytes, shape, zero_bytes, granularity, axis, block = key
         code = target if op == "quantize_affine" else source
