@@ -224,25 +224,27 @@ def stochastic_round(
     """
     x = as_reals("x", x)
     rounded = _output(x, out)
+    # Up to here a value in steps of 2**-16, and one more, is a whole number the dtype holds.
+    most = 2.0 ** (np.finfo(x.dtype).nmant + 1 - 16) - 1
     for tile in _tiles(x.shape, x.dtype):
         part = x[tile]
         n = -(-part.size // 4)
         draws = rng.integers(0, 2**64 - 1, endpoint=True, size=n, dtype=np.uint64)
         # Up if the lane is below the fraction: if the fraction and its complement carry.
         lanes = np.invert(draws, out=draws).view(np.uint16)[: part.size].reshape(part.shape)
-        if part.min() > -(2**14) and part.max() < 2**14:        # not for NaN
-            scaled = np.multiply(part, 2**16, out=rounded[tile])
-            steps = np.rint(scaled, out=scaled).astype(np.int32)
-            steps += lanes
-            steps >>= 16                                        # floor, and the carry is in it
-            np.copyto(rounded[tile], steps)
+        if part.min() >= -most and part.max() <= most:          # not for NaN
+            steps = np.multiply(part, 2**16, out=rounded[tile])
+            np.rint(steps, out=steps)
+            steps += lanes.astype(x.dtype)
+            steps *= 2.0**-16
+            np.floor(steps, out=steps)                          # the carry is in it
         else:
             rounded[tile] = _carry(part, lanes)
     return rounded
 
 
 def _carry(x: Array, lanes: Array) -> Array:
-    """The same in floating point, for values of any size."""
+    """The same by the fraction alone, for values of any size."""
     below = np.floor(x)
     with np.errstate(invalid="ignore"):
         fraction = np.where(np.isinf(x), 0, x - below)          # not infinity less infinity

@@ -244,12 +244,12 @@ def test_stochastic_round_writes_where_it_is_told(dtype, scale):
     assert_same_bits(x, expected)
 
 
-@pytest.mark.parametrize("whole", [0, 2**14 - 1, 2**14, -(2**14), -(2**14) - 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("whole", [0, 254, 255, 256, -255, -256, -257, 2**20 + 1])
 @pytest.mark.parametrize("lane", [0, 2**15 - 1, 2**15, 2**16 - 1])
-def test_stochastic_round_is_the_same_on_both_sides_of_its_limit(whole, lane):
-    assert elementwise.stochastic_round(np.array([whole + 0.5]), rng=Always(lane)) == (
-        whole + (lane < 2**15)
-    )
+def test_stochastic_round_is_the_same_on_both_sides_of_its_limit(whole, lane, dtype):
+    x = np.array([whole + 0.5], dtype)
+    assert elementwise.stochastic_round(x, rng=Always(lane)) == whole + (lane < 2**15)
 
 
 def test_encode_can_round_stochastically():
