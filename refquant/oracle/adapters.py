@@ -225,7 +225,10 @@ class Refquant:
         try:
             if "scale" in params and "zero_point" in params and "qmin" in params:
                 _require_grid(params)
-            return derivations(op, types, params)[self.dialect].fast(params, inputs)
+            if "low" in inputs and _is_swapped(inputs["low"], inputs["high"]):
+                raise ValueError("`low` must not exceed `high`")
+            with np.errstate(all="ignore"):     # a cast of NaN is open, and so is its code
+                return derivations(op, types, params)[self.dialect].fast(params, inputs)
         except (ValueError, TypeError) as err:
             raise Reject(str(err)) from err
 
@@ -300,6 +303,10 @@ def load_adapter(name: str) -> Adapter:
         raise ValueError(f"`impl` must have name, version, supports and run; {name} lacks "
                          f"{', '.join(lacking)}")
     return made
+
+
+def _is_swapped(low: Array, high: Array) -> bool:
+    return bool(values(low, "float32") > values(high, "float32"))
 
 
 def _require_grid(params: Params) -> None:

@@ -24,6 +24,8 @@ from refquant.integer.dialects import (
 from refquant.kernels import elementwise
 from refquant.kernels.histogram import ValueHistogram, kl_divergences, uniform_errors
 from refquant.metrics import mse, sqnr
+from refquant.oracle.adapters import Refquant
+from refquant.oracle.conformance import check, identify
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import Uniform, symmetric
 from refquant.tour.subject import Row, RowFunction, Subject
@@ -110,6 +112,21 @@ def kl_row(subject: Subject) -> Row:
     return row.claim(f"divergences are within {off:.0e} of the slow, at most 1e-9", off <= 1e-9)
 
 
+def oracle_row(subject: Subject) -> Row:
+    """The golden vectors: every dialect by its own name, and who rounds ties away."""
+    files = ["quantize_affine.float32.int8"]
+    start = time.perf_counter()
+    report = check(Refquant("onnx"), "onnx", ops=files)
+    seconds = time.perf_counter() - start
+    row = Row("golden vectors", source=f"{len(report.results)} cases", seconds=seconds)
+    row = row.claim("our ONNX dialect has no difference", not report.failures())
+    away = identify(Refquant("tflite.reference"), ops=files)[0]
+    named = (away.dialect, away.failed) == ("tflite.reference", 0)
+    row = row.claim("who rounds ties away is named", named)
+    caught = "Tie" in check(Refquant("tflite.reference"), "onnx", ops=files).flags()
+    return row.claim("and caught under ONNX by the flag Tie", caught)
+
+
 def _same(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
@@ -135,4 +152,5 @@ ROWS: list[RowFunction] = [
     tiles_row,
     clip_search_row,
     kl_row,
+    oracle_row,
 ]

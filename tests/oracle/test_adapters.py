@@ -92,7 +92,8 @@ PEERS = [
     ("torch", "torch.decomposed", [INT8, "quantize_affine.float32.int16"], set()),
     ("torchao", "torchao", [INT8], set()),
     ("ai_edge_litert", "litert.reference", [INT8], {"HugeInput", "Infinite"}),
-    ("ai_edge_litert", "litert.xnnpack", [INT8], {"SubnormalScale", "SubnormalInput"}),
+    ("ai_edge_litert", "litert.xnnpack", [INT8],
+     {"SubnormalScale", "SubnormalInput", "ScaleOverflow"}),
 ]
 
 

@@ -67,8 +67,9 @@ def test_a_concept_that_exists_has_chapter_and_benchmark(row):
     assert row["benchmarks"], f"concept {row['id']} has no benchmark: name it in concepts.toml"
 
 
-#: Infrastructure that carries concepts without being one.
-CARRIERS = ("nn.", "kernels.elementwise", "kernels.histogram", "apply.")
+#: Infrastructure that carries concepts without being one; the oracle and `testing` hold
+#: implementations of any concept against each other, and teach none of the list.
+CARRIERS = ("nn.", "kernels.elementwise", "kernels.histogram", "apply.", "oracle.", "testing.")
 
 
 @pytest.mark.parametrize("module", [dotted(m) for m in concepts()])

@@ -25,7 +25,7 @@ def test_scales_are_positive_float32(scale):
 @pytest.mark.parametrize("wanted", [
     lambda s: s < TINY, lambda s: np.float32(s) == np.float32(2.0**-149),
     lambda s: s > 2.0**120, lambda s: 1 < s < 1.000001, lambda s: 0.99999 < s < 1,
-    lambda s: TINY <= s and np.log2(s) == int(np.log2(s)) and s > 2,
+    lambda s: s >= TINY and np.log2(s) == int(np.log2(s)) and s > 2,
 ])
 def test_every_kind_of_scale_is_drawn(wanted):
     assert wanted(find(rq.scales(), wanted, settings=quick))
@@ -111,5 +111,5 @@ def test_bits_behind_the_last_code_are_dirty(bits):
         assert packed.size == -(-n // per_byte)
 
     check()
-    packed, n = find(rq.packed_bytes(bits), lambda d: d[1] % (8 // bits) == 1, settings=quick)
+    packed, _ = find(rq.packed_bytes(bits), lambda d: d[1] % (8 // bits) == 1, settings=quick)
     assert packed[-1] >> bits
