@@ -77,7 +77,7 @@ def vector_row(subject: Subject) -> Row:
 
     def fit(x: Array) -> Vector:
         rng = np.random.default_rng(0)
-        sample = rng.permutation(x.reshape(-1, 2))[: 2**12]
+        sample = rng.permutation(x.reshape(-1, 2))[: 2**11]
         return kmeans(sample, 16, sub_vector=2, rng=rng)
 
     row = subject.weights("vectors of 2, 2 bits", fit, view=pairs)

@@ -103,7 +103,7 @@ class Subject:
         layer[:, :: size // 4] *= 10
         data = digits()
         if quick:
-            data = data._replace(x_test=data.x_test[:200], y_test=data.y_test[:200])
+            data = data._replace(x_test=data.x_test[:100], y_test=data.y_test[:100])
         return cls(gauss, layer, trained_digits_cnn(), data, quick)
 
     @property
