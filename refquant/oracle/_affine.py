@@ -69,7 +69,16 @@ def _tflite(x: Number, s: Number, z: int, low: int, high: int) -> int | None:
 
 
 def _xnnpack(x: Number, s: Number, z: int, low: int, high: int) -> int | None:
-    return None if s < Fraction(2) ** -126 else _decomposed(x, s, z, low, high)
+    if s < Fraction(2) ** -126:
+        return None
+    # Its delegate turns subnormal numbers off: 2**127 has no reciprocal but 0.
+    product = exact.product(_flushed(x), _flushed(_ratio(Fraction(1), s)))
+    return _after(exact.integer(F32.rounded(product), round, low - z, high - z), z)
+
+
+def _flushed(x: Number) -> Number:
+    """Zero in the place of a subnormal float32."""
+    return Fraction(0) if isinstance(x, Fraction) and abs(x) < Fraction(2) ** -126 else x
 
 
 def _brevitas(x: Number, s: Number, z: int, low: int, high: int) -> int | None:
@@ -92,6 +101,21 @@ def _exactly(x: Number, s: Number, z: int, low: int, high: int) -> int | None:
 
 def _after(code: int | None, z: int) -> int | None:
     return None if code is None else code + z
+
+
+def _xnnpack_flushing(x: Array, quantizer: Grid) -> Array:
+    """The kernel with subnormal numbers off; of scales that it refuses, any answer."""
+    s = quantizer.scale.astype(np.float32)
+    with np.errstate(all="ignore"):
+        reciprocal = _without_subnormals(1 / s)
+        whole = np.rint(_without_subnormals(x) * reciprocal)
+        codes = np.clip(whole + quantizer.zero_point.astype(np.float32),
+                        quantizer.qmin, quantizer.qmax)
+        return np.where(np.isnan(codes), 0, codes).astype(int)
+
+
+def _without_subnormals(x: Array) -> Array:
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.float32(0), x)
 
 
 def _tflite_saturating(x: Array, quantizer: Grid) -> Array:
@@ -120,9 +144,10 @@ _RULES: Mapping[str, tuple[str, str, dict[str, str], Callable[..., int | None], 
         "sat(half_away(f32(x / s)) + z)", "TensorFlow Lite and LiteRT reference kernels",
         _axes("div", "after_round", "away"), _tflite, _tflite_saturating),
     "xnnpack": (
-        "sat(rne(f32(x * f32(1 / s))) + z); subnormal scales are refused",
+        "sat(rne(f32(x * f32(1 / s))) + z); subnormal x and 1 / s are 0, subnormal s is refused",
         "XNNPACK, LiteRT's default",
-        _axes("mul_recip", "after_round", "even", subnormals="scale refused"), _xnnpack, None),
+        _axes("mul_recip", "after_round", "even", subnormals="ftz_in, scale refused"), _xnnpack,
+        None),
     "brevitas": (
         "rne(sat(f32(f32(x / s) + z)))", "Brevitas IntQuant, QONNX Quant with ROUND",
         _axes("div", "before_round", "even", clamp="before rounding"), _brevitas,
@@ -192,7 +217,7 @@ def quantize_derivations(out: str) -> dict[str, Derivation]:
     """Dialects of affine quantization, for codes of a type."""
     found = {}
     for name, (formula, followed_by, axes, rule, encode) in _RULES.items():
-        fast = with_encode(encode or runtimes.TORCH_DECOMPOSED.encode, out)
+        fast = with_encode(encode or _xnnpack_flushing, out)
         found[name] = Derivation(formula, followed_by, axes, _elementwise(rule, out), fast)
     return found
 
@@ -471,11 +496,15 @@ def dequantize_derivations(of: str) -> dict[str, Derivation]:
             found.append(F32.bits(value, negative_zero=value == 0 and code < int(z)))
         return {"x": np.array(found, np.uint32).reshape(codes.shape)}
 
+    def normal_scales(params: Mapping[str, Any], inputs: Named) -> Named | None:
+        subnormal = (np.asarray(params["scale"]) < TINY).any()      # XNNPACK refuses them
+        return None if subnormal else slow(params, inputs)
+
     every = ["onnx", "torch.decomposed", "torch.fbgemm", "tflite.reference", "xnnpack", "exact"]
     return {name: Derivation(
         "f32(f32(q - z) * s)", "ONNX DequantizeLinear, torch, LiteRT: all kernels agree",
         {"scaling": "mul", "precision": "float32", "zero_point": "before", "subnormals": "gradual"},
-        slow, dequantize_kernel(of)) for name in every}
+        normal_scales if name == "xnnpack" else slow, dequantize_kernel(of)) for name in every}
 
 
 def dequantize_kernel(of: str) -> Kernel:

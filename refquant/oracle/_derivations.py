@@ -11,6 +11,7 @@ from refquant.oracle import (
     _codebooks,
     _ggml,
     _gradients,
+    _half,
     _packing,
     _parameters,
     _requantize,
@@ -21,7 +22,7 @@ from refquant.oracle._document import Derivation
 #: The groups of the corpus, each with its ``documents``.
 GROUPS: tuple[ModuleType, ...] = (
     _casts, _affine, _parameters, _requantize, _packing, _blocks, _ggml, _codebooks, _stochastic,
-    _gradients,
+    _gradients, _half,
 )  # fmt: skip
 
 _Found = dict[str, Derivation]
@@ -44,6 +45,7 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Found
     "dequantize_nf4": lambda types, params: _codebooks.dequantize_derivations(),
     "stochastic_bfloat16": lambda types, params: _stochastic.bfloat16_derivations(),
     "stochastic_integer": lambda types, params: _stochastic.integer_derivations(),
+    "quantize_affine_float16": lambda types, params: _half.derivations(),
     "fake_quantize": lambda types, params: _gradients.derivations(),
 }
 

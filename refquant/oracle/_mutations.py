@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refquant._types import Array
-from refquant.oracle import _affine, vectors
+from refquant.oracle import _affine, _half, vectors
 from refquant.oracle._casts import FORMATS, OVERFLOWS, ROUNDINGS
 from refquant.oracle._derivations import derivations
 from refquant.oracle._document import Kernel, Named
@@ -707,11 +707,39 @@ def _fake_quantize(file: VectorFile) -> dict[str, Kernel]:
     }
 
 
+def _half_quantize(file: VectorFile) -> dict[str, Kernel]:
+    def off(change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Kernel:
+        right = _half.quantizing(lambda x, s: x / s)
+        return lambda params, inputs: right({**params, **change(params)}, inputs)
+
+    def ratio(rule: Any, rounding: Any = np.rint) -> Kernel:
+        made: Kernel = _half.quantizing(rule, rounding)
+        return made
+
+    return {
+        **_others(file, "onnxruntime", "exact"),
+        "ties away": ratio(lambda x, s: x / s, half_away),
+        "truncated": ratio(lambda x, s: x / s, toward_zero),
+        "rounded down": ratio(lambda x, s: x / s, floor),
+        "reciprocal": ratio(lambda x, s: x * (np.float16(1) / s)),
+        "subnormals are infinite": ratio(lambda x, s: np.where(
+            (x != 0) & (np.abs(x) < np.float16(2.0**-14)), np.copysign(np.inf, x), x / s)),
+        "zero point ignored": off(lambda p: {"zero_point": 0}),
+        "narrow range": off(lambda p: {"qmin": p["qmin"] + 1}),
+        "largest code missing": off(lambda p: {"qmax": p["qmax"] - 1}),
+        "infinities are zero": ratio(lambda x, s: np.where(np.isinf(x), 0, x / s)),
+        "minus zero is below zero": ratio(lambda x, s: x / s - ((x == 0) & np.signbit(x))),
+        "subnormal scales are 1": ratio(lambda x, s: x / np.where(
+            s < np.float16(2.0**-14), np.float16(1), s)),
+    }
+
+
 MAKERS: Mapping[str, Callable[[VectorFile], dict[str, Kernel]]] = {
     "quantize_affine": _affine_quantize, "dequantize_affine": _affine_dequantize, "cast": _cast,
     "quantization_parameters": _parameters, "requantize": _requantize, "pack": _packing,
     "unpack": _packing, "quantize_mx": _mx, "dequantize_mx": _mx_decode, "quantize_nvfp4": _nvfp4,
     "quantize_ggml": _ggml, "dequantize_ggml": _ggml_decode, "quantize_nf4": _nf4,
     "dequantize_nf4": _nf4_decode, "stochastic_bfloat16": _stochastic_bfloat16,
-    "stochastic_integer": _stochastic_integer, "fake_quantize": _fake_quantize,
+    "quantize_affine_float16": _half_quantize, "stochastic_integer": _stochastic_integer,
+    "fake_quantize": _fake_quantize,
 }  # fmt: skip

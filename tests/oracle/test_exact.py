@@ -112,6 +112,16 @@ def test_infinities_clip_and_nan_stays_open():
         F16.bits(Fraction(1, 3))
 
 
+def test_what_rounds_to_the_next_power_of_two_overflows():
+    for binary, largest, first in ((F16, 65504, 65520), (F32, 2**128 - 2**104, 2**128 - 2**103)):
+        assert binary.rounded(Fraction(first)) == inf
+        assert binary.rounded(Fraction(-first)) == -inf
+        assert binary.rounded(Fraction(first - 1)) == largest
+        assert binary.rounded(Fraction(2 * first)) == inf
+    assert F16.bits(inf) == 0x7C00
+    assert F16.bits(-inf) == 0xFC00
+
+
 def test_splitmix64_gives_its_published_words():
     assert list(islice(splitmix64(1234567), 3)) == [
         6457827717110365317, 3203168211198807973, 9817491932198370423]
