@@ -3,19 +3,23 @@
 import numpy as np
 import numpy.typing as npt
 
-from refquant._types import Array
+from refquant._types import Array, Axis
 
 __all__ = [
     "as_data",
     "as_reals",
+    "require_axis",
     "require_broadcastable",
     "require_codes",
+    "require_counts",
     "require_finite",
     "require_fraction",
     "require_int",
     "require_no_nan",
     "require_nonempty",
+    "require_number",
     "require_positive",
+    "require_same_shape",
 ]
 
 
@@ -23,20 +27,36 @@ def as_reals(name: str, x: npt.ArrayLike) -> Array:
     """`x` as an array of float32 or float64; anything else is refused.
 
     Integers are refused rather than converted: codes passed where values are
-    expected are the commonest mistake of the field.
+    expected are the commonest mistake of the field. Masks are refused, since
+    they would be dropped in silence.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must not be masked; got a {type(x).__name__}")
     array = np.asarray(x)
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"`{name}` must be float32 or float64; got {array.dtype}")
     return array
 
 
-def as_data(name: str, x: npt.ArrayLike) -> Array:
-    """`x` as what a range can be learned from: reals, at least one, all finite."""
+def as_data(name: str, x: npt.ArrayLike, *, axis: Axis = None) -> Array:
+    """`x` as what a range can be learned from over `axis`: reals, at least one, all finite."""
     array = as_reals(name, x)
+    require_axis(axis, array.ndim)
     require_nonempty(name, array)
     require_finite(name, array)
     return array
+
+
+def require_axis(axis: Axis, ndim: int) -> None:
+    """Raise unless `axis` is None or names axes of data of rank `ndim`, each once."""
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    for one in axes:
+        if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
+            raise TypeError(f"`axis` must be an integer, a tuple of integers or None; got {axis!r}")
+    if not all(-ndim <= one < ndim for one in axes):
+        raise ValueError(f"`axis` must name axes of data of rank {ndim}; got {axis}")
+    if len({one % ndim for one in axes}) < len(axes):
+        raise ValueError(f"`axis` must name each axis once; got {axis}")
 
 
 def require_no_nan(name: str, x: Array) -> None:
@@ -70,8 +90,15 @@ def require_positive(name: str, x: Array) -> None:
         raise ValueError(f"`{name}` must be positive and finite; got {bad}")
 
 
+def require_number(name: str, p: float) -> None:
+    """Raise unless `p` is one real number."""
+    if isinstance(p, (str, bytes)) or np.ndim(p) or np.asarray(p).dtype.kind not in "iuf":
+        raise TypeError(f"`{name}` must be a real number; got {p!r}")
+
+
 def require_fraction(name: str, p: float) -> None:
     """Raise unless ``0 < p <= 1``."""
+    require_number(name, p)
     if not 0 < p <= 1:                          # also for NaN
         raise ValueError(f"`{name}` must lie in (0, 1]; got {p}")
 
@@ -95,6 +122,24 @@ def require_codes(name: str, codes: npt.ArrayLike, low: int, high: int) -> Array
         bad = array[(array < low) | (array > high)].flat[0]
         raise ValueError(f"`{name}` must lie in [{low}, {high}]; got {bad}")
     return array
+
+
+def require_counts(name: str, counts: npt.ArrayLike) -> Array:
+    """`counts` as one row of whole numbers, none negative, not all zero."""
+    array = np.asarray(counts)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"`{name}` must be integers; got {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"`{name}` must be one row; got shape {array.shape}")
+    if (array < 0).any() or not array.any():
+        raise ValueError(f"`{name}` must be at least 0, not all 0; got sum {array.sum()}")
+    return array
+
+
+def require_same_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Raise unless `array` has exactly this `shape`."""
+    if np.shape(array) != shape:
+        raise ValueError(f"`{name}` must have shape {shape}; got {np.shape(array)}")
 
 
 def require_broadcastable(name: str, parameter: Array, shape: tuple[int, ...]) -> None:

@@ -10,8 +10,10 @@ from refquant import _validate
 from refquant._validate import (
     as_data,
     as_reals,
+    require_axis,
     require_broadcastable,
     require_codes,
+    require_counts,
     require_finite,
     require_fraction,
     require_int,
@@ -125,3 +127,48 @@ def test_integers_of_numpy_count():
 def test_every_check_is_listed():
     public = {name for name in vars(_validate) if name.startswith(("as_", "require_"))}
     assert public == set(_validate.__all__)
+
+
+def test_masked_arrays_are_refused_and_not_stripped_of_their_mask():
+    with pytest.raises(TypeError, match="`x` must not be masked; got a MaskedArray"):
+        as_reals("x", np.ma.masked_array([1.0, 99.0], [False, True]))
+
+
+@pytest.mark.parametrize("axis", [None, (), 0, -2, np.int64(1), (0, 1), (-1, 0)])
+def test_axes_of_the_data_pass(axis):
+    require_axis(axis, 2)
+
+
+@pytest.mark.parametrize("axis", [2.0, "4", True, [0], (0, 1.0)])
+def test_axes_that_are_no_integers_are_refused(axis):
+    with pytest.raises(TypeError, match="`axis` must be an integer, a tuple of integers or None"):
+        require_axis(axis, 2)
+
+
+@pytest.mark.parametrize("axis", [33, -3, (0, 2), (0, 0), (0, -2)])
+def test_axes_outside_the_data_or_named_twice_are_refused(axis):
+    with pytest.raises(ValueError, match="`axis` must name "):
+        require_axis(axis, 2)
+
+
+def test_a_scalar_has_no_axis():
+    with pytest.raises(ValueError, match="of rank 0; got -1"):
+        as_data("x", np.array(1.0), axis=-1)
+
+
+@pytest.mark.parametrize("p", [None, "4", [0.5], 1j, True])
+def test_fractions_that_are_no_numbers_are_refused(p):
+    with pytest.raises(TypeError, match="`rate` must be a real number; got "):
+        require_fraction("rate", p)
+
+
+@pytest.mark.parametrize("counts", [[1.0, 2.0], ["1"], [True], [None]])
+def test_counts_must_be_whole_numbers(counts):
+    with pytest.raises(TypeError, match="`counts` must be integers; got "):
+        require_counts("counts", np.array(counts))
+
+
+@pytest.mark.parametrize("counts", [3, [[1, 2]], [0, 0], [2, -1], np.zeros(0, int)])
+def test_counts_are_one_row_none_negative_not_all_zero(counts):
+    with pytest.raises(ValueError, match="`counts` must be "):
+        require_counts("counts", counts)

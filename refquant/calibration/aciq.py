@@ -118,7 +118,7 @@ def aciq(x: Array, *, bits: int, prior: Prior | None = None, axis: Axis = None) 
     (array([-9.]), array([11.]))
     """
     prior = prior or LAPLACE
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     low, high = Range.of(x, axis=axis)
     mean = np.mean(x, axis=axis, keepdims=True, dtype=np.float64)
     bound = prior.scale(x, axis) * unit_bound(bits, prior)
@@ -163,7 +163,7 @@ def aciq_bound(x: Array, *, bits: int, prior: Prior | None = None, axis: Axis = 
     array([2.56])
     """
     prior = prior or LAPLACE
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     largest = absmax(x, axis=axis)
     bound = prior.scale(x, axis) * unit_bound(bits, prior)
     return np.where(bound > 0, np.minimum(bound, largest), largest).astype(x.dtype)
@@ -214,7 +214,7 @@ def aciq_relu(y: Array, *, bits: int, prior: Prior | None = None, axis: Axis = N
     """
     prior = prior or LAPLACE
     require_int("bits", bits, 1, 31)
-    y = as_data("y", y)
+    y = as_data("y", y, axis=axis)
     largest = absmax(y, axis=axis)
     if (y < 0).any():
         raise ValueError(f"`y` must not be negative; got {y.min()}")

@@ -298,7 +298,7 @@ def alternating_scale(
     >>> stuck.quantizer.scale, stuck.errors[-1].round(6)
     (array([0.8]), np.float64(0.355))
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     require_int("max_iterations", max_iterations, 1)
     require_positive("scale", scale)
     require_broadcastable("scale", scale, x.shape)

@@ -66,7 +66,7 @@ def percentile(x: Array, p: float, *, axis: Axis = None) -> Range:
     >>> percentile(np.arange(11.0), 0.8)
     Range(low=array([1.]), high=array([9.]))
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     require_fraction("p", p)
     cut = (1 - p) / 2
     # Two calls: the upper quantile must be 1 - cut exactly, for the symmetry of -x.
@@ -185,7 +185,7 @@ def percentile_bound_histogram(histogram: Histogram, p: float) -> float:
 
 
 def _absolute_quantile(x: Array, p: float, axis: Axis, method: str) -> Array:
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     require_fraction("p", p)
     absolute = np.abs(x)
     bound = np.quantile(

@@ -24,7 +24,15 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import as_data, as_reals, require_finite, require_int, require_nonempty
+from refquant._validate import (
+    as_data,
+    as_reals,
+    require_axis,
+    require_finite,
+    require_int,
+    require_nonempty,
+    require_same_shape,
+)
 from refquant.calibration._blocks import block_sums
 
 __all__ = ["Histogram", "Moments", "Range"]
@@ -74,6 +82,7 @@ class Range(NamedTuple):
         """
         x = as_reals("x", x)
         require_nonempty("x", x)
+        require_axis(axis, x.ndim)
         # NaN and infinities survive into the extremes, so checking those is enough.
         low, high = (extreme(x, axis=axis, keepdims=True) for extreme in (np.min, np.max))
         require_finite("x", low)
@@ -92,7 +101,18 @@ class Range(NamedTuple):
         -------
         Range
             The smallest one that holds both.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not broadcast.
         """
+        try:
+            np.broadcast_shapes(np.shape(self.low), np.shape(other.low))
+        except ValueError:
+            raise ValueError(
+                f"`other` must broadcast to shape {np.shape(self.low)}; got {np.shape(other.low)}"
+            ) from None
         return type(self)(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
@@ -151,7 +171,7 @@ class Moments(NamedTuple):
         ValueError
             If `x` is empty or not finite.
         """
-        x = as_data("x", x)
+        x = as_data("x", x, axis=axis)
         mean = np.mean(x, axis=axis, keepdims=True, dtype=np.float64)
         mean = np.asarray(mean)
         m2 = block_sums(x, np.square, axis=axis, origin=mean)
@@ -169,7 +189,13 @@ class Moments(NamedTuple):
         -------
         Moments
             What `of` gives for the concatenated data, to rounding.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
         """
+        require_same_shape("other", other.mean, np.shape(self.mean))
         size = self.size + other.size
         shift = other.mean - self.mean
         mean = self.mean + shift * (other.size / size)

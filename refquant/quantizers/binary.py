@@ -161,6 +161,6 @@ def xnor(x: Array, *, axis: Axis = None) -> Binary:
     array([[2. ],
            [0.5]])
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)
     return Binary(mean.astype(x.dtype))

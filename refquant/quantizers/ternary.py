@@ -162,7 +162,7 @@ def twn(x: Array, *, axis: Axis = None, ratio: float = 0.7) -> Ternary:
     >>> twn(w).encode(w)
     array([ 1,  0,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     if not ratio >= 0:
         raise ValueError(f"`ratio` must not be negative; got {ratio}")
     magnitude = np.abs(x)
@@ -214,7 +214,7 @@ def optimal(x: Array, *, axis: Axis = None) -> Ternary:
     >>> round(float(optimal(w).positive[0]), 4)
     0.5875
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     rows, shape = as_rows(np.abs(x).astype(np.float64), axis=axis)
     rows = -np.sort(-rows, axis=1)
     means = np.cumsum(rows, axis=1) / np.arange(1, rows.shape[1] + 1)
@@ -307,7 +307,7 @@ def absmean(x: Array, *, axis: Axis = None, floor: float = 1e-5) -> Uniform:
     >>> absmean(w).encode(w)
     array([ 1, -1,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     if not floor > 0:
         raise ValueError(f"`floor` must be positive; got {floor}")
     mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)

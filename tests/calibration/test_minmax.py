@@ -60,3 +60,9 @@ def test_all_but_one_axis_makes_one_range_a_channel():
 def test_bad_data_are_refused(calibrate):
     assert_refuses_bad_data(calibrate)
     assert_leaves_argument_alone(calibrate)
+
+
+@pytest.mark.parametrize("axis", [33, 2.0, "4", (0, 0)])
+def test_bad_axes_are_refused_in_our_own_words(axis):
+    with pytest.raises((TypeError, ValueError), match=r"^`axis` must "):
+        minmax(np.ones((2, 3)), axis=axis)

@@ -121,3 +121,10 @@ def test_the_number_of_bins_may_be_a_numpy_integer():
     given, plain = Histogram.of(x, bins=np.int64(8)), Histogram.of(x, bins=8)
     assert given.width == plain.width
     assert np.array_equal(given.counts, plain.counts)
+
+
+@pytest.mark.parametrize("statistic", [Range, Moments])
+def test_statistics_of_shapes_that_do_not_match_do_not_merge(statistic):
+    two, three = (statistic.of(np.ones((n, 4)), axis=1) for n in (2, 3))
+    with pytest.raises(ValueError, match=r"`other` must .*\(2, 1\); got \(3, 1\)"):
+        two.merge(three)
