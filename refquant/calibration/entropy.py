@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_int
+from refquant._validate import require_counts, require_int
 from refquant.calibration.minmax import absmax
 from refquant.calibration.statistics import Histogram
 from refquant.kernels.histogram import kl_divergences
@@ -182,6 +182,7 @@ def candidate_divergences(counts: Array, *, levels: int = 128) -> Array:
     >>> candidate_divergences(np.array([4, 4, 1, 3]), levels=2).round(4)
     array([0.0566, 0.1744, 0.0436])
     """
+    counts = require_counts("counts", counts)
     require_int("levels", levels, 1, len(counts))
     divergences = []
     for i in range(levels, len(counts) + 1):

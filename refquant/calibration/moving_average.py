@@ -7,7 +7,9 @@ the order of the batches, and that the latest extremes are clipped.
 
 from collections.abc import Iterable
 
-from refquant._validate import require_fraction
+import numpy as np
+
+from refquant._validate import require_fraction, require_same_shape
 from refquant.calibration.statistics import Range
 
 __all__ = ["moving_average", "update"]
@@ -36,7 +38,7 @@ def update(average: Range | None, batch: Range, *, rate: float = 0.01) -> Range:
     Raises
     ------
     ValueError
-        If `rate` is not in (0, 1].
+        If `rate` is not in (0, 1], or the shapes differ.
 
     References
     ----------
@@ -45,7 +47,6 @@ def update(average: Range | None, batch: Range, *, rate: float = 0.01) -> Range:
 
     Examples
     --------
-    >>> import numpy as np
     >>> first = update(None, Range(np.array(-1.0), np.array(1.0)))
     >>> low, high = update(first, Range(np.array(-3.0), np.array(5.0)))
     >>> float(low), float(high)
@@ -54,6 +55,7 @@ def update(average: Range | None, batch: Range, *, rate: float = 0.01) -> Range:
     require_fraction("rate", rate)
     if average is None:
         return batch
+    require_same_shape("batch", batch.low, np.shape(average.low))
     return Range(*(m + rate * (new - m) for m, new in zip(average, batch, strict=True)))
 
 
@@ -84,7 +86,6 @@ def moving_average(ranges: Iterable[Range], *, rate: float = 0.01) -> Range:
     Examples
     --------
     >>> from refquant.calibration.minmax import minmax
-    >>> import numpy as np
     >>> batches = np.array([[-1.0, 1.0], [-3.0, 5.0]])
     >>> low, high = moving_average(map(minmax, batches), rate=0.5)
     >>> float(low[0]), float(high[0])

@@ -19,7 +19,13 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int, require_nonempty
+from refquant._validate import (
+    as_reals,
+    require_counts,
+    require_finite,
+    require_int,
+    require_nonempty,
+)
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["ValueHistogram", "kl_divergences", "uniform_errors"]
@@ -212,11 +218,9 @@ def kl_divergences(counts: Array, *, levels: int = 128) -> Array:
     >>> kl_divergences(np.array([4, 4, 1, 3]), levels=2).round(4)
     array([0.0566, 0.1744, 0.0436])
     """
-    counts = np.asarray(counts)
+    counts = require_counts("counts", counts)
     require_int("levels", levels, 1, len(counts))
     total = counts.sum()
-    if (counts < 0).any() or total <= 0:
-        raise ValueError(f"`counts` must be at least 0, not all 0; got sum {total}")
     kept = np.arange(levels, len(counts) + 1)
     cumulated, occupied = (np.concatenate([[0], np.cumsum(c)]) for c in (counts, counts > 0))
     entropy = np.concatenate([[0.0], np.cumsum(_x_log_x(counts))])

@@ -77,3 +77,15 @@ def test_agrees_with_torch():
     low, high = moving_average(map(minmax, data))
     assert low[0] == pytest.approx(observer.min_val.item(), rel=1e-5)
     assert high[0] == pytest.approx(observer.max_val.item(), rel=1e-5)
+
+
+def test_a_batch_of_another_shape_is_refused():
+    two, three = (minmax(np.ones((n, 4)), axis=1) for n in (2, 3))
+    with pytest.raises(ValueError, match=r"`batch` must have shape \(2, 1\); got \(3, 1\)"):
+        update(two, three)
+
+
+@pytest.mark.parametrize("rate", [None, "4"])
+def test_a_rate_that_is_no_number_is_refused(rate):
+    with pytest.raises(TypeError, match="`rate` must be a real number"):
+        update(None, minmax(np.ones(2)), rate=rate)

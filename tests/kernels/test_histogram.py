@@ -155,3 +155,25 @@ def test_bad_arguments_are_refused():
             kl_divergences(bad, levels=2)
     with pytest.raises(ValueError, match="`levels` must be at most 3"):
         kl_divergences(np.ones(3, int), levels=4)
+
+
+@pytest.mark.parametrize("divergences", [kl_divergences, candidate_divergences])
+@pytest.mark.parametrize("counts", [3, [0, 0, 0], [0.5, 1.5], [-1, 2], ["1", "2"]])
+def test_what_are_no_counts_is_refused_by_kernel_and_definition(divergences, counts):
+    with pytest.raises((TypeError, ValueError), match=r"^`counts` must be "):
+        divergences(np.array(counts), levels=1)
+
+
+def test_no_number_of_steps_of_a_width_resonates_with_the_bins():
+    histogram = ValueHistogram.of(np.array([0.0, 1.0]), bins=2**16)
+    for steps in (14, 15, 254, 255):
+        bins_to_a_step = 1 / steps / histogram.width
+        assert abs(bins_to_a_step - round(bins_to_a_step)) > 0.02
+
+
+def test_an_error_that_cancels_to_nothing_is_not_negative():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        q = symmetric(np.abs(rng.standard_normal(1)), bits=3)
+        x = q.decode(rng.integers(-3, 4, size=100))
+        assert uniform_errors(ValueHistogram.of(x), q)[0] >= 0
