@@ -224,7 +224,7 @@ class Refquant:
         """
         try:
             if "scale" in params and "zero_point" in params and "qmin" in params:
-                _require_grid(params)
+                _require_grid(types.get("scale", "float32"), params)
             if "low" in inputs and _is_swapped(inputs["low"], inputs["high"]):
                 raise ValueError("`low` must not exceed `high`")
             with np.errstate(all="ignore"):     # a cast of NaN is open, and so is its code
@@ -309,8 +309,8 @@ def _is_swapped(low: Array, high: Array) -> bool:
     return bool(values(low, "float32") > values(high, "float32"))
 
 
-def _require_grid(params: Params) -> None:
-    scale, zero = values(params["scale"], "float32"), np.asarray(params["zero_point"])
+def _require_grid(kind: str, params: Params) -> None:
+    scale, zero = values(params["scale"], kind), np.asarray(params["zero_point"])
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"`scale` must be positive and finite; got {scale.min()}")
     if ((zero < params["qmin"]) | (zero > params["qmax"])).any():
