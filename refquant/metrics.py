@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array
-from refquant._validate import require_broadcastable, require_nonempty, require_positive
+from refquant._validate import (
+    require_broadcastable,
+    require_nonempty,
+    require_number,
+    require_positive,
+)
 
 __all__ = [
     "ErrorParts",
@@ -348,6 +353,7 @@ def predicted_sqnr(bits: float, *, load_factor: float = 3**0.5) -> float:
     >>> round(predicted_sqnr(8), 4), round(predicted_sqnr(8, load_factor=2**0.5), 4)
     (48.1648, 49.9257)
     """
+    require_number("bits", bits)
     require_positive("load_factor", np.asarray(load_factor))
     return float(20 * bits * np.log10(2) + 10 * np.log10(3) - 20 * np.log10(load_factor))
 
@@ -356,6 +362,9 @@ def _pair(
     x: npt.ArrayLike, x_hat: npt.ArrayLike, first: str = "x", second: str = "x_hat"
 ) -> tuple[Array, Array]:
     x, x_hat = np.asarray(x), np.asarray(x_hat)
+    for name, array in ((first, x), (second, x_hat)):
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"`{name}` must be real numbers; got {array.dtype}")
     require_nonempty(first, x)
     if x.shape != x_hat.shape:
         raise ValueError(

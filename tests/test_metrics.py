@@ -202,3 +202,19 @@ def test_error_parts_stay_below_twice_their_arrays():
     x = np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32)
     low = np.full((1000, 1), -1.0)
     assert peak_over_arrays(lambda x, y: error_parts(x, y, low, -low), x, x + 1) < 1.6
+
+
+@pytest.mark.parametrize("dtype", [complex, object, bool, "U1"])
+def test_what_are_no_real_numbers_is_refused(dtype):
+    x, bad = np.ones(2), np.ones(2).astype(dtype)
+    for measure in (mse, sqnr, max_error, cosine):
+        with pytest.raises(TypeError, match="`x` must be real numbers; got "):
+            measure(bad, x)
+        with pytest.raises(TypeError, match="`x_hat` must be real numbers; got "):
+            measure(x, bad)
+
+
+@pytest.mark.parametrize("bits", [None, "4"])
+def test_bits_that_are_no_number_are_refused(bits):
+    with pytest.raises(TypeError, match="`bits` must be a real number; got "):
+        predicted_sqnr(bits)

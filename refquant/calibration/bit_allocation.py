@@ -18,7 +18,7 @@ its slope 2/3 is not optimal.
 import numpy as np
 
 from refquant._types import Array, Codes, Rounding
-from refquant._validate import as_data, require_finite, require_int
+from refquant._validate import as_data, require_finite, require_int, require_number
 from refquant.rounding import half_even
 
 __all__ = ["channel_bits", "channel_levels", "water_filling"]
@@ -56,7 +56,10 @@ def channel_levels(bounds: Array, *, bits: float) -> Array:
     array([ 6.4, 25.6])
     """
     bounds = _bounds(bounds)
+    require_number("bits", bits)
     require_finite("bits", np.asarray(bits))
+    if bits > 1000:
+        raise ValueError(f"`bits` must be at most 1000; got {bits}")
     # Cube root of the square: power 2/3 would not be exact for whole cubes.
     share = np.cbrt(np.square(bounds / bounds.max()))
     return bounds.size * 2.0**bits * share / share.sum()
@@ -159,6 +162,7 @@ def water_filling(bounds: Array, *, bits: float) -> Array:
     array([0., 6.])
     """
     bounds = _bounds(bounds)
+    require_number("bits", bits)
     if not 0 <= bits < np.inf:
         raise ValueError(f"`bits` must be finite and not negative; got {bits}")
     with np.errstate(divide="ignore"):

@@ -23,7 +23,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import as_data, require_broadcastable, require_int, require_positive
+from refquant._validate import (
+    as_data,
+    require_broadcastable,
+    require_int,
+    require_number,
+    require_positive,
+)
 from refquant.calibration.statistics import Range
 from refquant.granularity import as_rows
 from refquant.kernels.histogram import ValueHistogram, uniform_errors
@@ -397,6 +403,7 @@ def _search(
 ) -> list[Array]:
     """Ends of the best range of each row, reshaped to `kept`."""
     require_int("candidates", candidates, 1)
+    require_number("p", p)
     require_positive("p", np.asarray(p))
     # From the widest down, replaced only by strictly less: ties go to the wider range.
     shares = (np.arange(candidates, 0, -1) / candidates).astype(rows.dtype)

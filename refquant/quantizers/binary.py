@@ -23,7 +23,7 @@ __all__ = ["Binary", "sign", "xnor"]
 
 
 def sign(x: Array) -> Array:
-    """Plus or minus one; zero, of either sign, counts as plus.
+    """Plus or minus one; zero, of either sign, counts as plus, and NaN as minus.
 
     Parameters
     ----------

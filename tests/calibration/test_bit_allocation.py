@@ -118,3 +118,16 @@ def test_bad_budgets_are_refused():
     with pytest.raises(ValueError, match="`bits` must be finite and not negative; got -1"):
         water_filling(bounds, bits=-1)
     assert water_filling(bounds, bits=0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("bits", [None, "4", [4.0]])
+@pytest.mark.parametrize("allocate", [channel_levels, channel_bits, water_filling])
+def test_bits_that_are_no_number_are_refused(allocate, bits):
+    with pytest.raises(TypeError, match="`bits` must be a real number; got "):
+        allocate(np.array([1.0, 2.0]), bits=bits)
+
+
+@pytest.mark.parametrize("allocate", [channel_levels, channel_bits])
+def test_more_bits_than_levels_can_be_counted_for_are_refused(allocate):
+    with pytest.raises(ValueError, match="`bits` must be at most 1000; got "):
+        allocate(np.array([1.0, 2.0]), bits=1e9)

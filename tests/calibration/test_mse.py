@@ -274,3 +274,9 @@ def test_exact_scale_does_not_leave_float64(power):
 def test_axes_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match="`axis` must be at most 1; got 2"):
         optimal_scale(np.ones((2, 3)), -1, 1, axis=2)
+
+
+@pytest.mark.parametrize("p", [None, "4"])
+def test_a_power_that_is_no_number_is_refused(p):
+    with pytest.raises(TypeError, match="`p` must be a real number; got "):
+        omse(np.array([1.0, 2.0]), partial(symmetric, bits=4), p=p)

@@ -97,3 +97,7 @@ def test_bits_count_the_scale():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_sign_of_nan_is_minus_as_its_docstring_says():
+    assert sign(np.array([np.nan, 1.0])).tolist() == [-1, 1]
