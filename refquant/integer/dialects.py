@@ -36,8 +36,9 @@ longhand next to its siblings, since the differences are the whole content.
 float64 copies of float32 data it is exact.
 
 Measured on x86-64: onnxruntime 1.31.1, onnx 1.23.2, torch 2.13.0 (CPU), LiteRT
-2.3.0; the formula of Brevitas 0.13.4 was measured, that of AIMET read. The source of a kernel is not evidence: the published source of
-``quantize_per_tensor`` adds the zero point after rounding. Nor is one machine:
+2.3.0; the formula of Brevitas 0.13.4 was measured, that of AIMET is recalled from
+its source and was not run. The source of a kernel is not evidence: the published
+source of ``quantize_per_tensor`` adds the zero point after rounding. Nor is one machine:
 ``TORCH_PER_CHANNEL`` was measured without AVX-512, and a build that fuses its
 multiplication and addition is ``TORCH_QUANTIZE``.
 """

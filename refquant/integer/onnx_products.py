@@ -179,9 +179,9 @@ def conv_integer(
 
     Parameters
     ----------
-    x : ndarray of int, shape (n, in, *spatial)
+    x : ndarray of int, shape (n, in, spatial...)
         Codes of 8 bits, signed or not; padded with the zero point.
-    w : ndarray of int, shape (out, in / group, *kernel)
+    w : ndarray of int, shape (out, in / group, kernel...)
         Likewise.
     x_zero_point : int
     w_zero_point : ndarray of int, broadcastable to `w`
@@ -190,7 +190,7 @@ def conv_integer(
 
     Returns
     -------
-    ndarray of int32, shape (n, out, *spatial)
+    ndarray of int32, shape (n, out, spatial...)
 
     Raises
     ------
@@ -280,11 +280,11 @@ def qlinear_conv(
 
     Parameters
     ----------
-    x : ndarray of int, shape (n, in, *spatial)
+    x : ndarray of int, shape (n, in, spatial...)
         Codes of `x_quantizer`; padded with its zero point.
     x_quantizer : Uniform
         Scale and zero point of shape ().
-    w : ndarray of int, shape (out, in / group, *kernel)
+    w : ndarray of int, shape (out, in / group, kernel...)
         Codes of `w_quantizer`.
     w_quantizer : Uniform
         Scale and zero point of shape (), or (out, 1, ..., 1) for one per channel.
@@ -296,7 +296,7 @@ def qlinear_conv(
 
     Returns
     -------
-    ndarray of int32, shape (n, out, *spatial)
+    ndarray of int32, shape (n, out, spatial...)
         Codes of `y_quantizer`.
 
     Raises

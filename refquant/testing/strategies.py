@@ -212,8 +212,6 @@ def affine_inputs(
 
     Parameters
     ----------
-    draw : callable
-        Supplied by Hypothesis.
     dtypes : sequence of str
         Types of the codes to choose from.
     lengths : SearchStrategy of int, optional
@@ -256,8 +254,6 @@ def blocks(draw: st.DrawFn, size: int = 32) -> Array:
 
     Parameters
     ----------
-    draw : callable
-        Supplied by Hypothesis.
     size : int
         Elements of a block.
 
@@ -291,8 +287,6 @@ def packed_bytes(draw: st.DrawFn, bits: int = 4) -> tuple[Array, int]:
 
     Parameters
     ----------
-    draw : callable
-        Supplied by Hypothesis.
     bits : int
         Of a code; a divisor of 8.
 
