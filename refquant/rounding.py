@@ -338,10 +338,9 @@ def stochastic_sign(x: Array, *, rng: np.random.Generator, hard: bool = False) -
 
 
 def _fraction(x: Array, whole: Array) -> Array:
-    """``|x - whole|``, with 0 for an infinity, whose difference to itself is NaN."""
+    """``|x - whole|``; NaN for an infinity, which no comparison counts as a reason to move."""
     with np.errstate(invalid="ignore"):
         fraction = np.asarray(x - whole)
-    fraction[np.isinf(x)] = 0
     return np.abs(fraction, out=fraction)
 
 
