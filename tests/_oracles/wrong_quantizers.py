@@ -20,7 +20,9 @@ class Quantizer:
     def supports(self, op, types, params):
         if op != "quantize_affine" or params["granularity"] != "per_tensor":
             return f"no {op}"
-        return types["q"] == "int8" or "int8 only"
+        if types["x"] != "float32":
+            return "float32 only"
+        return types["q"] in ("int8", "uint8", "int4", "uint4", "int2", "uint2") or "a byte only"
 
     def run(self, op, types, params, inputs):
         from refquant.oracle.adapters import Reject
