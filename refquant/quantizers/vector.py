@@ -189,7 +189,10 @@ class Product:
         ndarray of float, shape (..., n)
         """
         codes = require_codes("codes", codes, 0, self.codebooks.shape[1] - 1)
-        return ungroup(self.codebooks[np.arange(len(self.codebooks)), codes])
+        places = len(self.codebooks)
+        if codes.ndim == 0 or codes.shape[-1] != places:
+            raise ValueError(f"`codes` must have {places} columns; got shape {codes.shape}")
+        return ungroup(self.codebooks[np.arange(places), codes])
 
     @property
     def code_bits(self) -> float:
@@ -269,8 +272,9 @@ class Residual:
         ndarray of float, shape (..., n)
         """
         codes = require_codes("codes", codes, 0, self.codebooks.shape[1] - 1)
-        if len(codes) != len(self.codebooks):
-            raise ValueError(f"`codes` must have {len(self.codebooks)} stages; got {len(codes)}")
+        stages = len(self.codebooks)
+        if codes.ndim < 2 or len(codes) != stages:
+            raise ValueError(f"`codes` must have {stages} stages of rows; got shape {codes.shape}")
         return ungroup(_sum(self.codebooks, codes))
 
     @property
@@ -426,7 +430,8 @@ def additive(
 
     For given codes the codebooks are a linear least-squares problem; for given
     codebooks each stage's code is chosen again with the others fixed. Neither
-    step can raise the squared error.
+    step can raise the squared error of these codes. (Where there are more than 4096
+    sums `encode` looks for codes of its own, whose error may be a little different.)
 
     Parameters
     ----------
@@ -475,7 +480,9 @@ def additive(
         design = used.reshape(len(parts), stages * k).astype(np.float64)
         # Only sums of codewords matter, so the design is singular: take the change of
         # least norm, and codewords that nobody uses stay where they are.
-        change = lstsq(design, parts - _sum(codebooks, codes), lapack_driver="gelsd")[0]
+        # The default cutoff takes roundings of 0 for singular values: codewords of 1e13.
+        left = parts - _sum(codebooks, codes)
+        change = lstsq(design, left, cond=1e-9, lapack_driver="gelsd")[0]
         codebooks = codebooks + change.reshape(codebooks.shape)
         codes = _improve(parts, codebooks, codes)        # from where they are: never worse
         if np.array_equal(codes, previous):

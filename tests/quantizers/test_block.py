@@ -294,6 +294,18 @@ def test_nvfp4_is_exact(x: np.ndarray) -> None:
             assert errors[code] == min(errors)
 
 
+def test_nvfp4_divides_by_both_scales_at_once_and_rounds_once() -> None:
+    # Next to the tie at 2.5 steps: in float32 most of these quotients are 2.5 itself.
+    wrong_way = 0
+    for tensor in np.random.default_rng(0).uniform(1, 2, 200).astype(np.float32):
+        q = Block(np.array(1.0, np.float32), E2M1, tensor_scale=float(tensor))
+        x = np.array(2.5, np.float32) * tensor
+        exact = Fraction(float(x)) - Fraction(5, 2) * Fraction(float(tensor))
+        assert q.decode(q.encode(x)) == np.float32(3 if exact > 0 else 2) * tensor
+        wrong_way += exact > 0
+    assert wrong_way > 20
+
+
 def test_nvfp4_scales_that_would_vanish_are_the_smallest() -> None:
     q = nvfp4(np.array([[1e4, 0], [1e-9, 0], [0, 0]], np.float32))
     np.testing.assert_array_equal(q.scale, [[448], [2.0**-9], [1]])

@@ -72,6 +72,25 @@ def test_golden_N6_the_figure_of_deep_compression_compresses_3_2_times():
     assert 32 / bits_per_element(nearest(np.array([-1.0, 0, 1.5, 2])), (4, 4)) == pytest.approx(3.2)
 
 
+def test_golden_N12_the_interval_of_qil_is_a_codebook():
+    # c = 0.5, d = 0.3, gamma = 1: |w| from 0.2 to 0.8 becomes 0 to 1, in thirds; each
+    # threshold is where the transformed weight lies halfway between two of them.
+    cuts = 0.2 + 0.6 * np.array([1, 3, 5]) / 6
+    q = Codebook(np.arange(-3, 4) / 3, np.concatenate([-cuts[::-1], cuts]))
+    codes = q.encode(np.array([0.1, 0.25, 0.35, 0.45, 0.75, 0.9, -0.6]))
+    assert np.array_equal(codes - 3, [0, 0, 1, 1, 3, 3, -2])
+
+
+def test_golden_N13_the_thresholds_of_n2uq_are_a_codebook():
+    # Learned widths 0.5, 0.7, 0.9 from 0 on; even levels, as 2 bits on [0, 2].
+    widths = np.array([0.5, 0.7, 0.9])
+    q = Codebook(np.linspace(0, 2, 4), np.cumsum(widths) - widths / 2)
+    assert q.thresholds == pytest.approx([0.25, 0.85, 1.65], abs=1e-12)
+    assert np.diff(q.levels) == pytest.approx(0.6666666666666666, abs=1e-12)
+    x = np.array([0.24, 0.26, 0.84, 0.86, 1.64, 1.66])
+    assert np.array_equal(q.encode(x), [0, 1, 1, 2, 2, 3])
+
+
 def test_infinities_take_the_end_levels_and_repeated_levels_are_never_used():
     q = nearest(np.array([-1.0, 2.0, 2.0]))
     assert np.array_equal(q.encode(np.array([-np.inf, np.inf, 2.0])), [0, 2, 1])

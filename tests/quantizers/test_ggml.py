@@ -115,6 +115,13 @@ def test_golden_block_of_q4_0_L11() -> None:
     np.testing.assert_array_equal(Q4_0.dequantize(blocks)[:8], [-8, 7, 7, 4, -3, 1, 0, 3])
 
 
+def test_codes_come_from_the_rounded_reciprocal_of_the_scale() -> None:
+    # gguf 0.19: 64. The quotient by the scale, 63.49999, would give 63.
+    x = np.zeros((1, 32), np.float32)
+    x[0, :2] = 5.2772126, 2.6386063
+    assert Q8_0.quantize(x).codes[0, 0, :2].tolist() == [127, 64]
+
+
 def test_golden_block_of_q8_0_L12() -> None:
     x = padded([127, 0.5, 1.5, 2.5, -0.5, -1.5], 32)
     blocks = Q8_0.quantize(x)

@@ -72,16 +72,24 @@ def test_twn_level_is_the_mean_of_the_survivors(x):
 
 
 def test_golden_B2_and_B3_on_the_normal_density():
-    # 2**16 equal-mass cells stand for the density; their midpoints miss the tail by O(1/n).
-    x = norm.ppf((np.arange(2**16) + 0.5) / 2**16)
+    # 2**16 cells of equal mass stand for the density, each by its mean; what the means
+    # lack of the variance is added to the error. The cell with the cut is off by O(1/n).
+    edges = norm.ppf(np.arange(2**16 + 1) / 2**16)
+    x = 2**16 * -np.diff(norm.pdf(edges))
+    inside = 1 - np.mean(x**2)
     best, rule = optimal(x), twn(x)
-    assert best.threshold == pytest.approx(0.6120031895, abs=1e-3)
-    assert best.positive == pytest.approx(1.224006368, abs=1e-3)
-    assert squared_error(x, best) / x.size == pytest.approx(0.1901740392, abs=2e-4)
-    assert best.threshold / np.abs(x).mean() == pytest.approx(0.76703225, abs=1e-3)
-    assert rule.threshold == pytest.approx(0.5585191926, abs=1e-4)
-    assert rule.positive == pytest.approx(1.184160705, abs=1e-4)
-    assert squared_error(x, rule) / x.size == pytest.approx(0.1916247736, abs=2e-4)
+    assert best.threshold == pytest.approx(0.6120031895, abs=2e-5)
+    assert best.positive == pytest.approx(1.224006368, abs=2e-5)
+    assert squared_error(x, best) / x.size + inside == pytest.approx(0.1901740392, abs=1e-8)
+    assert best.threshold / np.abs(x).mean() == pytest.approx(0.76703225, abs=2e-5)
+    assert rule.threshold == pytest.approx(0.5585191926, abs=1e-9)
+    assert rule.positive == pytest.approx(1.184160705, abs=2e-5)
+    assert squared_error(x, rule) / x.size + inside == pytest.approx(0.1916247736, abs=2e-6)
+
+
+def test_magnitudes_equal_to_the_threshold_of_twn_are_no_survivors():
+    q = twn(np.array([2.0, -2.0]), ratio=1.0)
+    assert (q.threshold, q.positive) == (2, 0)
 
 
 def test_a_magnitude_equal_to_the_threshold_becomes_zero():

@@ -129,6 +129,34 @@ def test_residual_codes_cannot_be_improved_one_at_a_time(exact_sums, monkeypatch
         assert (best <= error * (1 + 1e-9)).all()
 
 
+@few
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_single_change_helps_where_there_are_many_sums(seed):
+    draw = np.random.default_rng(seed)
+    q = Residual(draw.normal(size=(4, 9, 2)))                   # 6561 sums: not searched one by one
+    x = draw.normal(size=(20, 2))
+    codes = q.encode(x)
+    best = np.sum((x - q.decode(codes)) ** 2, axis=1)
+    for stage, code in itertools.product(range(4), range(9)):
+        other = codes.copy()
+        other[stage] = code
+        assert (best <= np.sum((x - q.decode(other)) ** 2, axis=1) * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize(("k", "stages"), [(16, 4), (8, 5), (32, 3), (8, 3)])
+def test_joint_codebooks_are_better_and_stay_near_the_data(k, stages):
+    # The design is singular in many ways; with the roundings of its zeros taken for
+    # singular values the codewords were 1e13, and cancelled in the sums but for noise.
+    x = np.random.default_rng(0).normal(size=(128, 8))
+    first, joint = (
+        additive(x, k, sub_vector=4, stages=stages, rng=rng(), max_sweeps=sweeps)
+        for sweeps in (0, 10)
+    )
+    assert np.abs(joint.codebooks).max() < 2 * np.abs(x).max()
+    error = [np.sum((x - fake_quantize(x, q)) ** 2) for q in (first, joint)]
+    assert error[1] < 0.95 * error[0]
+
+
 def test_golden_N16_bits_of_product_quantization():
     q = Vector(np.zeros((256, 8)))
     bits = bits_per_element(q, (4096, 4096))
@@ -220,6 +248,8 @@ def test_golden_N17_second_moment_of_e8():
         (lambda: Vector(np.zeros((2, 2))).decode(np.array([2])), r"in \[0, 1\]; got 2"),
         (lambda: Product(np.zeros((2, 2, 2))).encode(gauss), "`x` must have 4 columns; got 8"),
         (lambda: Residual(np.zeros((2, 2, 2))).decode(np.zeros((1, 3), int)), "must have 2 stages"),
+        (lambda: Residual(np.zeros((2, 2, 2))).decode(np.array(1)), r"2 stages .* got shape \(\)"),
+        (lambda: Product(np.zeros((2, 2, 2))).decode(np.zeros(3, int)), "must have 2 columns; got"),
         (lambda: nearest_e8(np.zeros(7)), "`x` must have 8 columns"),
     ],
 )
