@@ -226,7 +226,7 @@ def stochastic_round(
     rounded = _output(x, out)
     # Up to here a value in steps of 2**-16, and one more, is a whole number the dtype holds.
     most = 2.0 ** (np.finfo(x.dtype).nmant + 1 - 16) - 1
-    for tile in _tiles(x.shape, x.dtype):
+    for tile in _tiles(x.shape, x.dtype, 2):        # with their lanes, two arrays share the cache
         part = x[tile]
         n = -(-part.size // 4)
         draws = rng.integers(0, 2**64 - 1, endpoint=True, size=n, dtype=np.uint64)
@@ -290,13 +290,15 @@ def _encode(
         out.clip(low, high, out=out)
 
 
-def _tiles(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Iterator[_Index]:
+def _tiles(
+    shape: tuple[int, ...], dtype: npt.DTypeLike, arrays: int = 1
+) -> Iterator[_Index]:
     """Indices that cut an array into tiles, each contiguous if the array is, in C order.
 
     As many trailing axes as fit into a tile stay whole; the axis before them is
     cut into runs; along the axes before that a tile has one index.
     """
-    most = max(TILE // np.dtype(dtype).itemsize, 1)
+    most = max(TILE // arrays // np.dtype(dtype).itemsize, 1)
     if 0 in shape:
         return
     whole, inner = len(shape), 1

@@ -176,7 +176,7 @@ class Lanes:
 
 def lanes_of(n, dtype, rng):
     """The first n lanes of 16 bits, tile by tile, as `stochastic_round` documents them."""
-    most = 64 // np.dtype(dtype).itemsize
+    most = 32 // np.dtype(dtype).itemsize
     run = -(-n // max(-(-n // most), 1))
     tiles = [min(run, n - start) for start in range(0, n, max(run, 1))]
     draws = [rng.integers(0, 2**64, size=-(-m // 4), dtype=np.uint64).view(np.uint16)[:m]
