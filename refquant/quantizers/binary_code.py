@@ -49,7 +49,7 @@ class BinaryCode:
     Raises
     ------
     ValueError
-        If a scale is negative or not finite, or k is not in 1..8.
+        If a scale is negative, a sum of the k is not finite, or k is not in 1..8.
 
     References
     ----------
@@ -74,6 +74,9 @@ class BinaryCode:
         require_int("planes of `scales`", len(self.scales), 1, 8)
         if (self.scales < 0).any():
             raise ValueError(f"`scales` must not be negative; got {self.scales.min()}")
+        with np.errstate(over="ignore"):
+            if np.isinf(np.sum(self.scales, axis=0)).any():
+                raise ValueError("`scales` must have a finite sum; got inf")
 
     def encode(self, x: Array) -> Codes:
         """Code of the nearest level; a tie takes the lower level.
@@ -195,6 +198,7 @@ def greedy(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     >>> greedy(w, planes=2).quantizer.scales.ravel()
     array([0.3375, 0.25  ])
     """
+    x = as_data("x", x)
     rows, shape = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=False)
     return _coded(x, axis, shape, scales, signs)
@@ -237,6 +241,7 @@ def refined(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     >>> refined(w, planes=2).quantizer.scales.ravel().round(4)
     array([0.3375, 0.25  ])
     """
+    x = as_data("x", x)
     rows, shape = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=True)
     return _coded(x, axis, shape, scales, signs)
@@ -279,6 +284,7 @@ def alternating(x: Array, *, planes: int, axis: Axis = None, max_sweeps: int = 1
     array([2.333, 2.333, 2.333, 9.   ])
     """
     require_int("max_sweeps", max_sweeps, 0)
+    x = as_data("x", x)
     rows, shape = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=False)
     for _ in range(max_sweeps):
@@ -324,6 +330,7 @@ def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     >>> coded.quantizer.decode(coded.codes).round(3)
     array([1.5, 1.5, 4. ])
     """
+    x = as_data("x", x)
     rows, shape = _rows(x, planes, axis)
     bits = planes * rows.shape[1]
     if bits > 16:
@@ -336,7 +343,6 @@ def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
 
 
 def _rows(x: Array, planes: int, axis: Axis) -> tuple[Array, tuple[int, ...]]:
-    x = as_data("x", x)
     require_int("planes", planes, 1, 8)
     return as_rows(x.astype(np.float64), axis=axis)
 

@@ -32,6 +32,7 @@ from refquant._validate import (
     require_nonempty,
 )
 from refquant.granularity import group, ungroup
+from refquant.quantizers._points import to_unit
 
 __all__ = [
     "Product",
@@ -325,6 +326,7 @@ def kmeans(x: Array, k: int, *, sub_vector: int, rng: np.random.Generator) -> Ve
     >>> np.array_equal(q.decode(q.encode(x)), x)
     True
     """
+    x = as_reals("x", x)
     parts = _training_vectors(x, sub_vector)
     return Vector(_cluster(parts.reshape(-1, sub_vector), k, rng).astype(x.dtype))
 
@@ -362,6 +364,7 @@ def product(x: Array, k: int, *, sub_vector: int, rng: np.random.Generator) -> P
     >>> np.array_equal(q.decode(q.encode(x)), x)
     True
     """
+    x = as_reals("x", x)
     parts = _training_vectors(x, sub_vector)
     places = [parts[..., i, :].reshape(-1, sub_vector) for i in range(parts.shape[-2])]
     return Product(np.stack([_cluster(place, k, rng) for place in places]).astype(x.dtype))
@@ -406,6 +409,7 @@ def residual(
     array([-5., -3.,  3.,  5.])
     """
     require_int("stages", stages, 1)
+    x = as_reals("x", x)
     parts = _training_vectors(x, sub_vector).reshape(-1, sub_vector)
     left, codebooks = parts, []
     for stage in range(stages):
@@ -469,6 +473,7 @@ def additive(
     True
     """
     require_int("max_sweeps", max_sweeps, 0)
+    x = as_reals("x", x)
     start = residual(x, k, sub_vector=sub_vector, stages=stages, rng=rng)
     parts = _training_vectors(x, sub_vector).reshape(-1, sub_vector).astype(np.float64)
     codebooks = start.codebooks.astype(np.float64)
@@ -599,7 +604,8 @@ def _cluster(vectors: Array, k: int, rng: np.random.Generator) -> Array:
     # Here, not above: a codebook that is only read should not load scikit-learn.
     from sklearn.cluster import KMeans
 
-    return KMeans(k, n_init=1, random_state=seed).fit(vectors).cluster_centers_
+    unit, exponent = to_unit(vectors)           # whose squares neither overflow nor vanish
+    return np.ldexp(KMeans(k, n_init=1, random_state=seed).fit(unit).cluster_centers_, exponent)
 
 
 def _nearest(vectors: Array, codebook: Array) -> Codes:

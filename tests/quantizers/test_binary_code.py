@@ -160,3 +160,8 @@ def test_bits_are_the_planes_and_their_scales():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_scales_whose_sum_is_no_number_are_refused():
+    with pytest.raises(ValueError, match="`scales` must have a finite sum; got inf"):
+        BinaryCode(np.array([1.7e308, 1.7e308]))

@@ -192,6 +192,17 @@ def test_d8_is_the_nearest_even_vector(x):
         assert (np.sum((x - point) ** 2, axis=-1) <= closer + 1e-9).all()
 
 
+def test_a_whole_vector_with_an_odd_sum_goes_up_in_its_first_coordinate():
+    assert np.array_equal(nearest_d8(np.eye(8)[0]), 2 * np.eye(8)[0])
+
+
+@pytest.mark.parametrize("exponent", [-140, 120])
+def test_training_at_the_ends_of_float32_loses_nothing(exponent):
+    x = np.array([0.0, 1, 5, 6], np.float32)
+    q = kmeans(np.ldexp(x, exponent), 2, sub_vector=1, rng=rng())
+    assert np.array_equal(np.sort(np.ldexp(q.codebook.ravel(), -exponent)), [0.5, 5.5])
+
+
 def minimal_vectors():
     """The 240 shortest vectors of E8."""
     for i, j in itertools.combinations(range(8), 2):
