@@ -34,6 +34,7 @@ from refquant.calibration.statistics import Range
 from refquant.granularity import as_rows
 from refquant.kernels.histogram import ValueHistogram, uniform_errors
 from refquant.quantizer import Fit, Quantizer, fake_quantize
+from refquant.quantizers._scale import usable
 from refquant.quantizers.uniform import Uniform
 
 __all__ = [
@@ -225,9 +226,8 @@ def optimal_scale(x: Array, qmin: int, qmax: int, *, axis: Axis = None) -> Unifo
     require_int("qmax", qmax, 1, 2**24)
     rows, kept = as_rows(as_data("x", x), axis=axis)
     scale = np.array([_best_scale(row.astype(np.float64), qmin, qmax) for row in rows])
-    scale = scale.astype(rows.dtype)
-    scale = np.where(scale >= np.finfo(scale.dtype).smallest_normal, scale, np.ones_like(scale))
-    return Uniform(scale.reshape(kept), np.zeros(kept, np.int32), qmin, qmax)
+    scale = usable(scale, rows.dtype).reshape(kept)
+    return Uniform(scale, np.zeros(kept, np.int32), qmin, qmax)
 
 
 class AlternatingScale(NamedTuple):

@@ -27,6 +27,9 @@ __all__ = [
     "matrix", "read_baseline",
 ]  # fmt: skip
 
+_HEADINGS = ("implementation", "dialect", "asked", "match", "failures", "flags of the failures",
+             "not asked")
+
 #: The dialect that each adapter that ships is expected to speak.
 HOME_DIALECT: Mapping[str, str] = {
     "refquant": "exact", "onnx.reference": "onnx", "onnxruntime": "onnx",
@@ -398,8 +401,7 @@ def as_markdown(reports: Sequence[Report | str]) -> str:
     >>> print(as_markdown([Report("mine", "1.0", "onnx", ())]).splitlines()[2])
     | mine 1.0 | onnx | 0 | 0 | 0 | | |
     """
-    lines = ["| implementation | dialect | asked | match | failures | flags of the failures | "
-             "not asked |", "|---|---|--:|--:|--:|---|---|"]
+    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|---|--:|--:|--:|---|---|"]
     for report in reports:
         cells = _cells(report)
         lines.append("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|")
@@ -426,11 +428,9 @@ def as_html(reports: Sequence[Report | str]) -> str:
     >>> "<td>mine 1.0</td>" in as_html([Report("mine", "1.0", "onnx", ())])
     True
     """
-    head = ("implementation", "dialect", "asked", "match", "failures", "flags of the failures",
-            "not asked")
     rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(r)) for r in reports]
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    titles = "".join(f"<th>{title}</th>" for title in head)
+    titles = "".join(f"<th>{title}</th>" for title in _HEADINGS)
     return ('<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Conformance</title>\n'
             "<style>body{font:15px sans-serif;margin:2em}td,th{padding:.3em .8em;text-align:left;"
             "border-bottom:1px solid #ccc}table{border-collapse:collapse}</style>\n"

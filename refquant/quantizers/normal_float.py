@@ -30,6 +30,7 @@ from refquant._validate import (
 )
 from refquant.granularity import as_rows
 from refquant.quantizer import Quantizer
+from refquant.quantizers._scale import usable
 from refquant.quantizers.codebook import Codebook, nearest
 from refquant.quantizers.uniform import asymmetric
 from refquant.rounding import ceil
@@ -170,8 +171,7 @@ def block_absmax(x: Array, *, axis: Axis = -1, codebook: Codebook | None = None)
     """
     x = as_data("x", x)
     scale = np.max(np.abs(x), axis=axis, keepdims=True)
-    usable = scale >= np.finfo(x.dtype).smallest_normal
-    return NormalFloat(np.where(usable, scale, np.ones_like(scale)),
+    return NormalFloat(usable(scale, x.dtype),
                        bitsandbytes_nf4() if codebook is None else codebook)
 
 

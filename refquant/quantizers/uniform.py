@@ -31,6 +31,7 @@ from refquant._validate import (
     require_no_nan,
     require_positive,
 )
+from refquant.quantizers._scale import usable
 from refquant.rounding import half_even
 
 __all__ = [
@@ -360,7 +361,7 @@ def asymmetric(
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     with np.errstate(over="ignore"):            # Uniform refuses an infinite scale
         # Halves, because the width of the largest range would overflow.
-        scale = _usable((high / 2 - low / 2) / ((qmax - qmin) / 2), dtype)
+        scale = usable((high / 2 - low / 2) / ((qmax - qmin) / 2), dtype)
     zero_point = np.clip(half_even(qmin - low / scale), qmin, qmax)
     return Uniform(scale, zero_point.astype(np.int64), qmin, qmax)
 
@@ -441,17 +442,5 @@ def _zero_centred(bound: npt.ArrayLike, steps: float, qmin: int, qmax: int) -> U
     require_finite("bound", bound)
     if (bound < 0).any():
         raise ValueError(f"`bound` must not be negative; got {bound.min()}")
-    scale = _usable(bound.astype(np.float64) / steps, bound.dtype)
+    scale = usable(bound.astype(np.float64) / steps, bound.dtype)
     return Uniform(scale, np.zeros(scale.shape, np.int32), qmin, qmax)
-
-
-def _usable(scale: Array, dtype: npt.DTypeLike) -> Array:
-    """`scale` in `dtype`, with 1 where it is zero or subnormal.
-
-    An all-zero block is exact at any scale, and 1 keeps the division defined. A
-    subnormal scale has lost its precision and its reciprocal may be infinite,
-    so such a block, smaller than any normal number, counts as zero too.
-    """
-    with np.errstate(over="ignore"):
-        scale = np.asarray(scale).astype(dtype)
-    return np.where(scale >= np.finfo(scale.dtype).smallest_normal, scale, np.ones_like(scale))
