@@ -60,11 +60,32 @@ def need(module: str) -> ModuleType:
         raise NotImplementedError(f"{module} is not installed") from err
 
 
-def least_time(runs: Sequence[Callable[[], object]], repeats: int = 3) -> list[float]:
-    """Least seconds of each of several calls, in turns, so that all meet the same machine."""
+def evict() -> None:
+    """Push every operand out of the caches: read four times as much as the last one holds."""
+    _other_data().sum()
+
+
+@lru_cache(maxsize=1)
+def _other_data() -> np.ndarray:
+    # Ones, since untouched zeros are all the same page of memory; and read, not written: what is
+    # written would still be on its way to memory while the next call is timed.
+    return np.ones(2**10 if QUICK else 2**24)
+
+
+def least_time(
+    runs: Sequence[Callable[[], object]],
+    repeats: int = 3,
+    *,
+    before: Callable[[Callable[[], object]], object] = lambda run: None,
+) -> list[float]:
+    """Least seconds of each of several calls, in turns, so that all meet the same machine.
+
+    `before` is called with each run just before its time is taken.
+    """
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for record, run in zip(seconds, runs, strict=True):
+            before(run)
             start = perf_counter()
             run()
             record.append(perf_counter() - start)
@@ -74,4 +95,22 @@ def least_time(runs: Sequence[Callable[[], object]], repeats: int = 3) -> list[f
 def share_of_time(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
     """Time of `ours` over that of `theirs`, side by side; 0.1 is ten times as fast."""
     mine, other = least_time([ours, theirs], repeats=1 if QUICK else 7)
+    return mine / other
+
+
+#: What happens just before a call is timed: its operands leave the caches, or it ran already.
+#: Matched states matter: candidates listed in a row warm each other, and evict the big peer.
+OPERANDS = {"cold": lambda run: evict(), "hot": lambda run: run()}
+
+
+def matched_times(runs: Sequence[Callable[[], object]], operands: str) -> list[float]:
+    """Least seconds of each call, all from the state of caches that `operands` names."""
+    return least_time(runs, repeats=1 if QUICK else 25, before=OPERANDS[operands])
+
+
+def matched_share(
+    ours: Callable[[], object], theirs: Callable[[], object], operands: str
+) -> float:
+    """Time of `ours` over that of `theirs`, side by side, from matched states of the caches."""
+    mine, other = matched_times([ours, theirs], operands)
     return mine / other
