@@ -25,10 +25,14 @@ from refquant.rounding import half_away
 
 __all__ = [
     "QuantizedMultiplier",
+    "limit_left_shift",
     "multiply_by_quantized_multiplier",
     "quantize_multiplier",
     "rounding_divide_by_pot",
+    "rounding_half_sum",
+    "rounding_shift_right",
     "saturating_rounding_doubling_high_mul",
+    "saturating_shift_left",
 ]
 
 _INT32 = (-(2**31), 2**31 - 1)
@@ -103,6 +107,35 @@ def quantize_multiplier(real: npt.ArrayLike) -> QuantizedMultiplier:
     mantissa, shift = np.where(full, 2**30, mantissa), shift + full
     lost = shift < -31
     return QuantizedMultiplier(np.where(lost, 0, mantissa), np.where(lost, 0, shift))
+
+
+def limit_left_shift(multiplier: QuantizedMultiplier) -> QuantizedMultiplier:
+    r"""Multiplier for a single 64-bit rounding, whose left shift ends at 30.
+
+    A larger one becomes the largest that fits, :math:`(2^{31} - 1) \, 2^{-1}`.
+
+    Parameters
+    ----------
+    multiplier : QuantizedMultiplier
+
+    Returns
+    -------
+    QuantizedMultiplier
+
+    References
+    ----------
+    TensorFlow Lite, ``QuantizeMultiplier`` with ``TFLITE_SINGLE_ROUNDING``.
+
+    Examples
+    --------
+    >>> mantissa, shift = limit_left_shift(quantize_multiplier(2.0**40))
+    >>> int(mantissa) == 2**31 - 1, int(shift)
+    (True, 30)
+    """
+    far = multiplier.shift > 30
+    return QuantizedMultiplier(
+        np.where(far, 2**31 - 1, multiplier.mantissa), np.minimum(multiplier.shift, 30)
+    )
 
 
 def multiply_by_quantized_multiplier(x: npt.ArrayLike, multiplier: QuantizedMultiplier) -> Array:
@@ -220,6 +253,107 @@ def rounding_divide_by_pot(x: npt.ArrayLike, exponent: npt.ArrayLike) -> Array:
     half = 2**exponent // 2             # 0 for e = 0
     # A shift is a floor, so adding half sends ties up; below zero one less sends them down.
     return (x + half - ((x < 0) & (exponent > 0))) >> exponent
+
+
+def rounding_shift_right(x: npt.ArrayLike, exponent: npt.ArrayLike) -> Array:
+    r"""Quotient by a power of two, :math:`\lfloor x / 2^e + \tfrac12 \rfloor`: ties go up.
+
+    Parameters
+    ----------
+    x : ndarray of int, in the range of int32
+    exponent : ndarray of int
+        e, from 0 to 31; broadcast against `x`.
+
+    Returns
+    -------
+    ndarray of int64
+
+    Raises
+    ------
+    ValueError
+        If `x` is not an int32 or `exponent` is out of range.
+    TypeError
+        If an operand is not of integers.
+
+    References
+    ----------
+    Arm instructions VRSHL and SRSHL with a negative count.
+
+    Examples
+    --------
+    >>> rounding_shift_right([5, -5, 6, -6], [1, 1, 2, 2])
+    array([ 3, -2,  2, -1])
+    """
+    x = _int32("x", x)
+    exponent = require_codes("exponent", exponent, 0, 31).astype(np.int64)
+    return (x + 2**exponent // 2) >> exponent
+
+
+def rounding_half_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    r"""Half of a sum, :math:`\lfloor (a + b) / 2 \rceil`, ties away from zero.
+
+    Parameters
+    ----------
+    a, b : ndarray of int, in the range of int32
+        Broadcast against each other.
+
+    Returns
+    -------
+    ndarray of int64
+        In the range of int32.
+
+    Raises
+    ------
+    ValueError
+        If an operand is not an int32.
+    TypeError
+        If an operand is not of integers.
+
+    References
+    ----------
+    gemmlowp, ``RoundingHalfSum``. Arm's VRHADD sends ties up instead.
+
+    Examples
+    --------
+    >>> rounding_half_sum([2, -2, 3], [3, -3, 3])
+    array([ 3, -3,  3])
+    """
+    total = _int32("a", a) + _int32("b", b)
+    return (total + (total >= 0)) >> 1      # the floor sends a negative tie down by itself
+
+
+def saturating_shift_left(x: npt.ArrayLike, exponent: npt.ArrayLike) -> Array:
+    r"""Product with a power of two, :math:`x \, 2^e`, held within int32.
+
+    Parameters
+    ----------
+    x : ndarray of int, in the range of int32
+    exponent : ndarray of int
+        e, from 0 to 31; broadcast against `x`.
+
+    Returns
+    -------
+    ndarray of int64
+        In the range of int32.
+
+    Raises
+    ------
+    ValueError
+        If `x` is not an int32 or `exponent` is out of range.
+    TypeError
+        If an operand is not of integers.
+
+    References
+    ----------
+    gemmlowp, ``SaturatingRoundingMultiplyByPOT`` with a positive exponent.
+
+    Examples
+    --------
+    >>> saturating_shift_left([3, -3, 2**30], 2)
+    array([        12,        -12, 2147483647])
+    """
+    exponent = require_codes("exponent", exponent, 0, 31).astype(np.int64)
+    return np.clip(_int32("x", x) << exponent, *_INT32)
 
 
 def _int32(name: str, x: npt.ArrayLike) -> Array:
