@@ -257,7 +257,8 @@ def stochastic_few_bits(
     rng : numpy.random.Generator
         One integer draw per element, in C order.
     pre_round : callable, ndarray -> ndarray
-        How the fraction reaches the grid of the random bits.
+        How the fraction reaches the grid of the random bits; as a rule that does not
+        change when an even number is added, since it is applied to :math:`2^r x`.
 
     Returns
     -------
@@ -283,8 +284,10 @@ def stochastic_few_bits(
     require_int("random_bits", random_bits, 1, 24)
     below = np.floor(x)
     steps = 2**random_bits
-    # Scaling by a power of two is exact, so is the comparison of whole numbers.
-    wanted = np.asarray(pre_round(_fraction(x, below) * steps))
+    # Scaling by a power of two is exact, so are the difference and the comparison of whole
+    # numbers. The fraction itself is not: x - floor(x) is rounded where x is small and negative.
+    with np.errstate(over="ignore", invalid="ignore"):      # what overflows moves not
+        wanted = np.asarray(pre_round(np.asarray(x * steps)) - below * steps)
     below += _drawn_below(wanted, lambda n: rng.integers(0, steps, size=n))
     return below
 

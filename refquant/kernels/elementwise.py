@@ -224,31 +224,34 @@ def stochastic_round(
     """
     x = as_reals("x", x)
     rounded = _output(x, out)
-    # Up to here a value in steps of 2**-16, and one more, is a whole number the dtype holds.
-    most = 2.0 ** (np.finfo(x.dtype).nmant + 1 - 16) - 1
+    # A float from 2 * half up to 4 * half has a last place of 2**-16: adding three halves puts
+    # the value on the grid of the lanes, ties to even, as whole numbers in its low bits.
+    half = 2.0 ** (np.finfo(x.dtype).nmant - 17)
+    middle = x.dtype.type(3 * half)
+    whole = np.dtype(f"u{x.itemsize}")
     for tile in _tiles(x.shape, x.dtype, 2):        # with their lanes, two arrays share the cache
         part = x[tile]
         n = -(-part.size // 4)
         draws = rng.integers(0, 2**64 - 1, endpoint=True, size=n, dtype=np.uint64)
-        # Up if the lane is below the fraction: if the fraction and its complement carry.
-        lanes = np.invert(draws, out=draws).view(np.uint16)[: part.size].reshape(part.shape)
-        if part.min() >= -most and part.max() <= most:          # not for NaN
-            steps = np.multiply(part, 2**16, out=rounded[tile])
-            np.rint(steps, out=steps)
-            steps += lanes.astype(x.dtype)
-            steps *= 2.0**-16
-            np.floor(steps, out=steps)                          # the carry is in it
+        lanes = draws.view(np.uint16)[: part.size].reshape(part.shape)
+        # One step away from both ends: for what rounding adds and a lane takes. Not for NaN.
+        if part.min() >= 1 - half and part.max() <= half - 1:
+            steps = np.add(part, middle, out=rounded[tile])
+            bits = steps.view(whole)
+            np.subtract(bits, lanes, out=bits)                  # exact: steps of 2**-16
+            np.ceil(steps, out=steps)                           # up if the lane is below the rest
+            steps -= middle
         else:
             rounded[tile] = _carry(part, lanes)
     return rounded
 
 
 def _carry(x: Array, lanes: Array) -> Array:
-    """The same by the fraction alone, for values of any size."""
+    """The same in steps of 2**-16 that need no common last place, for values of any size."""
     below = np.floor(x)
-    with np.errstate(invalid="ignore"):
-        fraction = np.where(np.isinf(x), 0, x - below)          # not infinity less infinity
-    return below + (np.rint(fraction * 2**16) + lanes >= 2**16)
+    with np.errstate(over="ignore", invalid="ignore"):          # infinity less infinity moves not
+        wanted = np.rint(x * 2**16) - below * 2**16
+    return below + (lanes < wanted)
 
 
 def _output(x: Array, out: Array | None) -> Array:

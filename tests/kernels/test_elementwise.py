@@ -245,11 +245,27 @@ def test_stochastic_round_writes_where_it_is_told(dtype, scale):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("whole", [0, 254, 255, 256, -255, -256, -257, 2**20 + 1])
+@pytest.mark.parametrize("whole", [0, 62, 63, 64, -63, -64, -65, -66, 2**20 + 1])
 @pytest.mark.parametrize("lane", [0, 2**15 - 1, 2**15, 2**16 - 1])
 def test_stochastic_round_is_the_same_on_both_sides_of_its_limit(whole, lane, dtype):
     x = np.array([whole + 0.5], dtype)
     assert elementwise.stochastic_round(x, rng=Always(lane)) == whole + (lane < 2**15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("lane", [0, 2**16 - 2, 2**16 - 1])
+def test_a_value_beside_a_tie_of_the_grid_is_no_tie(dtype, sign, lane):
+    # x + 1 would be one: the fraction of a small negative number does not fit its dtype.
+    tie = sign * 2.0**-17
+    x = np.array([np.nextafter(dtype(tie), dtype(2 * tie)), tie, np.nextafter(dtype(tie), 0)], dtype)
+    shares = [round(Fraction(float(v)) * 2**16) % 2**16 or (2**16 if v < 0 else 0) for v in x]
+    expected = np.floor(x) + [lane < share for share in shares]
+    assert np.array_equal(elementwise.stochastic_round(x, rng=Always(lane)), expected)
+    drawn = Lanes(np.full(3, lane, np.uint16))
+    assert np.array_equal(stochastic_few_bits(x, random_bits=16, rng=drawn), expected)
+    far = np.append(x, dtype(2.0**40))                   # the way for values of any size
+    assert np.array_equal(elementwise.stochastic_round(far, rng=Always(lane))[:3], expected)
 
 
 def test_encode_can_round_stochastically():
