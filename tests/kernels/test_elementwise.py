@@ -258,7 +258,8 @@ def test_stochastic_round_is_the_same_on_both_sides_of_its_limit(whole, lane, dt
 def test_a_value_beside_a_tie_of_the_grid_is_no_tie(dtype, sign, lane):
     # x + 1 would be one: the fraction of a small negative number does not fit its dtype.
     tie = sign * 2.0**-17
-    x = np.array([np.nextafter(dtype(tie), dtype(2 * tie)), tie, np.nextafter(dtype(tie), 0)], dtype)
+    beyond, before = np.nextafter(dtype(tie), dtype(2 * tie)), np.nextafter(dtype(tie), dtype(0))
+    x = np.array([beyond, tie, before], dtype)
     shares = [round(Fraction(float(v)) * 2**16) % 2**16 or (2**16 if v < 0 else 0) for v in x]
     expected = np.floor(x) + [lane < share for share in shares]
     assert np.array_equal(elementwise.stochastic_round(x, rng=Always(lane)), expected)
