@@ -1,0 +1,100 @@
+"""Products of matrices by other libraries, one thread each, operands as they want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.common import need
+
+#: Multiplications to a tile that OpenBLAS takes without copying its operands first: for few
+#: rows, tiles are nearly twice as fast as one call, so they are the fair dense peer.
+SMALL = 1_000_000
+
+
+def sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """Dense float32, one call of BLAS."""
+    left, right = x.astype(np.float32), weight.astype(np.float32)
+    return lambda: left @ right.T
+
+
+def tiled_sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """Dense float32, in tiles small enough for the direct kernels of OpenBLAS."""
+    left, right = x.astype(np.float32), weight.astype(np.float32)
+    rows = max(SMALL // left.size, 1)
+    out = np.empty((len(left), len(right)), np.float32)
+
+    def run() -> None:
+        for j in range(0, len(right), rows):
+            np.matmul(left, right[j : j + rows].T, out=out[:, j : j + rows])
+
+    return run
+
+
+def numpy_int32(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """NumPy's own integer product: loops without BLAS."""
+    left, right = x.astype(np.int32), weight.astype(np.int32)
+    return lambda: left @ right.T
+
+
+def torch_float32(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """Dense float32 by torch."""
+    torch = one_thread_torch()
+    left = torch.from_numpy(x.astype(np.float32))
+    right = torch.from_numpy(weight.astype(np.float32))
+    return lambda: left @ right.T
+
+
+def torch_int8(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """int8 by torch: VNNI instructions, four products and their sum at once."""
+    torch = one_thread_torch()
+    left = torch.from_numpy(x.astype(np.int8))
+    right = torch.from_numpy(weight.astype(np.int8)).T
+    return lambda: torch._int_mm(left, right)
+
+
+def one_thread_torch():
+    """torch, held to one thread."""
+    torch = need("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
+def onnx_int8(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """MatMulInteger of onnxruntime, the weight a constant it may rearrange."""
+    return _matmul_integer(x, weight, constant=True)
+
+
+def onnx_int8_dynamic(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """MatMulInteger of onnxruntime, both operands given with each call."""
+    return _matmul_integer(x, weight, constant=False)
+
+
+def _matmul_integer(x: np.ndarray, weight: np.ndarray, *, constant: bool):
+    onnx = need("onnx")
+    helper, int8, int32 = onnx.helper, onnx.TensorProto.INT8, onnx.TensorProto.INT32
+    right = np.ascontiguousarray(weight.astype(np.int8).T)
+    feeds = {"x": x.astype(np.int8)}
+    inputs = [helper.make_tensor_value_info("x", int8, x.shape)]
+    stored = [onnx.numpy_helper.from_array(right, "w")] if constant else []
+    if not constant:
+        inputs.append(helper.make_tensor_value_info("w", int8, right.shape))
+        feeds["w"] = right
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "product", inputs,
+        [helper.make_tensor_value_info("y", int32, (len(x), len(weight)))], stored)
+    session = one_thread_session(graph)
+    return lambda: session.run(None, feeds)
+
+
+def one_thread_session(graph, domains: tuple[str, ...] = ()):
+    """A session of onnxruntime on one thread for `graph`."""
+    onnx, onnxruntime = need("onnx"), need("onnxruntime")
+    opsets = [onnx.helper.make_opsetid("", 21)]
+    opsets += [onnx.helper.make_opsetid(domain, 1) for domain in domains]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"])

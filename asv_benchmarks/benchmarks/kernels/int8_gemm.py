@@ -1,0 +1,92 @@
+"""Exact int8 products: beside float BLAS, NumPy's integers, torch and onnxruntime."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from benchmarks.common import OPERANDS, QUICK, Benchmark, Quality, matched_share
+from benchmarks.kernels import _peers
+from refquant.kernels import int8_gemm
+
+SIDE = 128 if QUICK else 4096
+
+
+def operands(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes over the whole range: the hardest, since the sums need the most chunks."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (rows, SIDE), dtype=np.int8)
+    return x, rng.integers(-128, 128, (SIDE, SIDE), dtype=np.int8)
+
+
+def refquant(x, weight):
+    return lambda: int8_gemm.gemm(x, weight)
+
+
+def prepared(x, weight):
+    ready = int8_gemm.prepare(weight)
+    return lambda: int8_gemm.gemm_prepared(x, ready)
+
+
+IMPL = {
+    "refquant": refquant,
+    "refquant prepared": prepared,
+    "float32 BLAS": _peers.sgemm,
+    "float32 BLAS tiled": _peers.tiled_sgemm,
+    "numpy int32": _peers.numpy_int32,
+    "torch float32": _peers.torch_float32,
+    "torch int8": _peers.torch_int8,
+    "onnxruntime int8": _peers.onnx_int8,
+    "onnxruntime int8, both given": _peers.onnx_int8_dynamic,
+}
+
+
+@lru_cache(maxsize=3)
+def call_of(impl: str, rows: int) -> Callable[[], object]:
+    return IMPL[impl](*operands(rows))
+
+
+class Int8Gemm(Benchmark):
+    """A layer of 4096 x 4096; `rows` of x. Weights of refquant are int8, prepared ones float32."""
+
+    params = (list(IMPL), [1, 8, 64], list(OPERANDS))
+    param_names = ("impl", "rows", "operands")
+    timeout = 120.0
+    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
+
+    def setup(self, impl, rows, operands_are):
+        self.call = call_of(impl, rows)
+        OPERANDS[operands_are](self.call)
+
+    def time_product(self, impl, rows, operands_are):
+        self.call()
+
+    def peakmem_product(self, impl, rows, operands_are):
+        self.call()
+
+    def track_time_of_refquant_over_this(self, impl, rows, operands_are):
+        """Time of refquant over that of `impl`, side by side."""
+        return matched_share(call_of("refquant", rows), self.call, operands_are)
+
+    track_time_of_refquant_over_this.unit = "ratio"
+
+    def track_time_of_prepared_over_this(self, impl, rows, operands_are):
+        """Time of refquant with prepared weights over that of `impl`, side by side."""
+        return matched_share(call_of("refquant prepared", rows), self.call, operands_are)
+
+    track_time_of_prepared_over_this.unit = "ratio"
+
+
+class Int8GemmQuality(Quality):
+    params = (["refquant", "float32 BLAS"],)
+    param_names = ("impl",)
+
+    def track_wrong_sums(self, impl):
+        """Share of sums of 4096 products of the largest codes, less one, that are not exact."""
+        x = np.full((4, 4096), -128, np.int8)
+        weight = np.full((64, 4096), -128, np.int8)
+        weight[:, 0] = np.arange(64) - 127
+        product = IMPL[impl](x, weight)()
+        return float((product != int8_gemm.gemm_definition(x, weight)).mean())
+
+    track_wrong_sums.unit = "share of sums"
