@@ -1,0 +1,1 @@
+"""ASSIGNMENT, TRANSFORM, CORRECTION: post-training methods, pure functions of arrays."""
