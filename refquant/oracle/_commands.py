@@ -246,13 +246,14 @@ def _file(op: str) -> Any:
 
 
 def _outcome(result: Any, dialect: str) -> str:
+    from refquant.oracle._show import digits
+
     if result.detail:
         return str(result.detail)
     expected = result.case.answer(dialect) or {}
 
     def shown(answer: Any) -> str:
-        return " ".join(f"{k}={v.astype(v.dtype.newbyteorder('>')).tobytes().hex()[:32]}"
-                        for k, v in (answer or {}).items())
+        return " ".join(f"{key}={digits(pattern)[:32]}" for key, pattern in (answer or {}).items())
 
     return f"expected {shown(expected)} got {shown(result.answer)}"
 

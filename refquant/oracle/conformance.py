@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from refquant.oracle._show import digits
 from refquant.oracle._worker import Worker
 from refquant.oracle.adapters import Adapter, Missing
 from refquant.oracle.run import FAILURES, Outcome, Result, placed, run
@@ -468,14 +469,9 @@ def as_json(reports: Sequence[Report | str]) -> str:
             "failures": [{
                 "id": r.case.id, "file": r.case.file, "flags": list(r.case.flags),
                 "outcome": r.outcome.value, "detail": r.detail,
-                "answer": {k: _digits(v) for k, v in r.answer.items()} if r.answer else None,
+                "answer": {k: digits(v) for k, v in r.answer.items()} if r.answer else None,
             } for r in report.failures()]})
     return json.dumps({"machine": _machine(), "reports": rows}, indent=1)
-
-
-def _digits(pattern: Any) -> str:
-    pattern = np.asarray(pattern)
-    return pattern.astype(pattern.dtype.newbyteorder(">")).tobytes().hex()
 
 
 def _cells(report: Report | str) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refquant._types import Array
 from refquant.oracle._exact import F32
-from refquant.oracle.vectors import Case, VectorFile, cases, load, values
+from refquant.oracle._show import answer_of, inputs_of, observed, shown
+from refquant.oracle.vectors import Case, cases, load, values
 
 __all__ = ["explain", "find", "steps"]
 
@@ -83,10 +83,9 @@ def explain(case: Case) -> str:
     lines = [f"{case.id}  {case.op} in {case.file}",
              f"flags: {', '.join(case.flags)}"
              + (f" ({case.status})" if case.status != "defined" else ""),
-             "parameters: " + ", ".join(f"{k} = {_shown(v, file.params.get(k, 'text'))}"
+             "parameters: " + ", ".join(f"{k} = {shown(v, file.params.get(k, 'text'))}"
                                         for k, v in case.params.items())]
-    lines += [f"{name} = {_shown(pattern, file.inputs[name])}"
-              for name, pattern in case.inputs.items()]
+    lines += [f"{name} = {given}" for name, given in inputs_of(case, file).items()]
     if _is_scalar_affine(case):
         lines += _exactly(case)
     if case.status == "reject":
@@ -95,7 +94,10 @@ def explain(case: Case) -> str:
         lines += ["", f"{name}: {file.dialects[name]['formula']}"]
         if _is_scalar_affine(case):
             lines += [f"  {step}" for step in steps(case, file.dialects[name]["axes"])]
-        lines.append(f"  answer: {_answer(case, file, name)}")
+        lines.append(f"  answer: {answer_of(case, file, name)}")
+    for seen, who in observed().get(case.id, ()):
+        same = next(c for c in seen if c.id == case.id)
+        lines += ["", f"observed, {who}: {answer_of(same, seen, seen.base_dialect)}"]
     lines += ["", *(f"{flag}: {file.notes[flag]['description']}" for flag in case.flags)]
     return "\n".join(lines)
 
@@ -223,25 +225,5 @@ def _numbers(case: Case) -> tuple[Any, Any, int]:
 
 def _is_scalar_affine(case: Case) -> bool:
     return (case.op == "quantize_affine" and not case.inputs["x"].ndim
+            and case.inputs["x"].dtype == case.params["scale"].dtype == np.uint32
             and case.params.get("granularity", "per_tensor") == "per_tensor")
-
-
-def _answer(case: Case, file: VectorFile, dialect: str) -> str:
-    answer = case.answer(dialect) if case.status == "defined" else None
-    if answer is None:
-        return "any"
-    return ", ".join(f"{k} = {_shown(v, file.outputs[k])}" for k, v in answer.items())
-
-
-def _shown(value: Any, dtype: str) -> str:
-    """Bits, and the number they stand for where NumPy has it."""
-    if not isinstance(value, np.ndarray) or dtype in ("int", "text"):
-        return str(value)
-    if value.ndim:
-        return f"{dtype}{list(value.shape)} {_digits(value)[:64]}"
-    number = values(value, dtype)[()]
-    return f"{_digits(value)} = {number!s}" if dtype != "text" else str(number)
-
-
-def _digits(pattern: Array) -> str:
-    return pattern.astype(pattern.dtype.newbyteorder(">")).tobytes().hex()

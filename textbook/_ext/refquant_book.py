@@ -5,6 +5,7 @@
 * the line ``<!-- concepts -->``, replaced by the tables of ``concepts.toml``;
 * a line ``<!-- chapters 00-06: I. Foundations -->``, replaced by a table of contents of the
   chapters there are (a glob that matches nothing is a warning, and a part may still be empty);
+* the pages on the golden vectors, which `oracle_pages` writes before Sphinx looks for pages;
 * fields of a `NamedTuple` are left out: their docstrings say "Alias for field number 0".
 """
 
@@ -13,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import oracle_pages
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -78,6 +80,10 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = PART.sub(lambda m: part_contents(root, *m.groups()), source[0])
 
 
+def write_pages(app: Sphinx) -> None:
+    oracle_pages.write(Path(app.srcdir) / "reference" / "vectors")
+
+
 def reread(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
     """The map and the library pages depend on files that Sphinx does not watch."""
     return [d for d in env.found_docs if d == "index" or d.startswith("reference/")]
@@ -92,6 +98,7 @@ def skip_fields(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("soft", Soft(innernodeclass=nodes.literal))
     app.connect("missing-reference", keep_text)
+    app.connect("builder-inited", write_pages)
     app.connect("source-read", fill_in)
     app.connect("env-get-outdated", reread)
     app.connect("autodoc-skip-member", skip_fields)
