@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Codes
-from refquant._validate import require_broadcastable, require_codes, require_int
+from refquant._validate import require_broadcastable, require_codes
+from refquant.integer._onnx_windows import window_sums
 from refquant.integer.dialects import ONNXRUNTIME
 from refquant.quantizers.uniform import Uniform
 
@@ -212,7 +213,7 @@ def conv_integer(
              [24, 28]]]], dtype=int32)
     """
     steps = _steps("x", x, x_zero_point), _steps("w", w, w_zero_point)
-    return _int32("conv(x, w)", _window_sums(*steps, geometry))
+    return _int32("conv(x, w)", window_sums(*steps, geometry))
 
 
 def qlinear_matmul(a: Array, a_quantizer: Uniform, b: Array, b_quantizer: Uniform,
@@ -320,7 +321,7 @@ def qlinear_conv(
     """
     for axis in range(1, np.ndim(w)):
         _require_kept("w_quantizer", w_quantizer, axis - np.ndim(w))
-    sums = _window_sums(_steps_of("x", x, x_quantizer), _steps_of("w", w, w_quantizer), geometry)
+    sums = window_sums(_steps_of("x", x, x_quantizer), _steps_of("w", w, w_quantizer), geometry)
     per_channel = (-1, *(1,) * (sums.ndim - 2))
     sums = _int32("conv(x, w) + bias", sums + _codes32("bias", bias).reshape(per_channel))
     w_scale = w_quantizer.scale.reshape(per_channel)
@@ -333,62 +334,6 @@ def _requantize(sums: Codes, a_scale: Array, b_scale: Array, y: Uniform) -> Code
     multiplier = a_scale.astype(f32) * b_scale.astype(f32) / y.scale.astype(f32)
     unit_steps = Uniform(np.ones(y.scale.shape, f32), y.zero_point, y.qmin, y.qmax)
     return ONNXRUNTIME.encode(sums.astype(f32) * multiplier, unit_steps)
-
-
-def _window_sums(x: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Products of the steps under each window, summed in int64, per group of channels."""
-    rank, group = w.ndim - 2, geometry.group
-    require_int("group", group, 1)
-    if x.ndim != w.ndim or rank < 1:
-        raise ValueError(f"`x` and `w` must have one rank, 3 or more; got {x.shape} and {w.shape}")
-    if x.shape[1] != group * w.shape[1] or w.shape[0] % group:
-        raise ValueError(
-            f"`w` must have 1/{group} of the channels of `x`, and {group} equal parts; "
-            f"got {x.shape} and {w.shape}"
-        )
-    strides, dilations = (
-        _per_axis(name, getattr(geometry, name), rank) for name in ("strides", "dilations")
-    )
-    spans = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
-    x = np.pad(x, [(0, 0), (0, 0), *_pads(x.shape[2:], spans, strides, geometry)])
-    if any(size < span for size, span in zip(x.shape[2:], spans, strict=True)):
-        raise ValueError(f"`w` must fit into the padded `x`; got {w.shape} and {x.shape}")
-    spatial = tuple(range(2, 2 + rank))
-    windows = np.lib.stride_tricks.sliding_window_view(x, spans, axis=spatial)
-    steps = [slice(None, None, step) for step in (*strides, *dilations)]
-    windows = windows[:, :, *steps]                         # n, in, *outputs, *kernel
-    kernel = tuple(range(2 + rank, 2 + 2 * rank))
-    parts = zip(np.split(windows, group, axis=1), np.split(w, group), strict=True)
-    sums = [np.tensordot(part, v, axes=((1, *kernel), (1, *spatial))) for part, v in parts]
-    return np.moveaxis(np.concatenate(sums, axis=-1), -1, 1)
-
-
-def _pads(
-    sizes: tuple[int, ...], spans: list[int], strides: tuple[int, ...], geometry: ConvGeometry
-) -> list[tuple[int, int]]:
-    """Zeros before and behind the data of each spatial axis."""
-    rank = len(sizes)
-    if geometry.auto_pad is None:
-        pads = _per_axis("pads", geometry.pads or (0,) * 2 * rank, 2 * rank, low=0)
-        return list(zip(pads[:rank], pads[rank:], strict=True))
-    if geometry.pads:
-        raise ValueError(f"`pads` must be empty with `auto_pad`; got {geometry.pads}")
-    both = []
-    for size, span, stride in zip(sizes, spans, strides, strict=True):
-        outputs = -(-size // stride)
-        total = max((outputs - 1) * stride + span - size, 0)
-        before = geometry.auto_pad(total)
-        both.append((before, total - before))
-    return both
-
-
-def _per_axis(name: str, given: tuple[int, ...], count: int, *, low: int = 1) -> tuple[int, ...]:
-    given = given or (1,) * count
-    if len(given) != count:
-        raise ValueError(f"`{name}` must have {count} elements; got {given}")
-    for step in given:
-        require_int(name, step, low)
-    return given
 
 
 def _steps(name: str, codes: npt.ArrayLike, zero_point: npt.ArrayLike) -> Array:

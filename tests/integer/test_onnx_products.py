@@ -345,7 +345,7 @@ def conv(**geometry):
         (lambda: conv(dilations=(1, 1)), ValueError,
          "`dilations` must have 1 elements; got (1, 1)"),
         (lambda: conv(dilations=(3,)), ValueError,
-         "`w` must fit into the padded `x`; got (4, 2, 3) and (1, 2, 5)"),
+         "`kernel` must fit into the padded image; got spans [7] and sizes [5]"),
         (lambda: conv(pads=(1, -1)), ValueError, "`pads` must be at least 0; got -1"),
         (lambda: conv(pads=(1, 1), auto_pad=same_upper), ValueError,
          "`pads` must be empty with `auto_pad`; got (1, 1)"),

@@ -1,0 +1,1 @@
+"""Networks of other tools: files of theirs read and run as their runtimes would."""
