@@ -1,1 +1,1 @@
-"""Networks of other tools: files of theirs read and run as their runtimes would."""
+"""Files of other libraries: read into the records of this one, and run."""
