@@ -1,7 +1,8 @@
 """``refquant oracle``: the commands.
 
-Exit status: 0 no difference; 1 a difference that the baseline does not list, or an entry of it
-that is repaired; 2 bad input, a missing library or a damaged file; 130 interrupted.
+Exit status: 0 no difference; 1 a difference that the baseline does not list, an entry of it
+that is repaired, or nothing asked at all; 2 bad input, a missing library or a damaged file;
+130 interrupted; 141 nobody reads the output any more.
 """
 
 import sys
@@ -16,23 +17,46 @@ __all__ = ["app"]
 DIFFERENT, INTERRUPTED = 1, 130
 
 app = typer.Typer(
-    help="Hold a library against the golden vectors; exit status 0 same, 1 different, 2 bad input.",
+    help="Hold a library against the golden vectors.",
+    epilog="Exit status: 0 same, 1 different, 2 bad input, 130 interrupted. For a start: "
+           "`refquant oracle list adapters`, `refquant oracle matrix`, `refquant oracle explain "
+           "494a0745af`.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 
-Impl = Annotated[str, typer.Option("--impl", help="Name of an adapter, or module:adapter.")]
-Dialect = Annotated[str, typer.Option("--dialect", help="Whose answers are right.")]
-Ops = Annotated[str, typer.Option("--ops", help="Operations or files, between commas.")]
+Impl = Annotated[str, typer.Option("--impl", help="An adapter (`list adapters`), or yours as "
+                                   "module:name, see refquant.oracle.adapters.Adapter.")]
+Dialect = Annotated[str, typer.Option("--dialect", help="Whose rules: `list dialects`.")]
+Ops = Annotated[str, typer.Option("--ops", help="Operations or files, between commas: `list`.")]
 Limit = Annotated[float, typer.Option("--timeout", help="Seconds for one group of cases.")]
 
 
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(
+        metavar="[files|dialects|flags|tables|adapters]", help="What to list.")] = "files",
+) -> int:
+    """List what the other commands take by name."""
+    from refquant.oracle import _listing
+
+    if kind not in _listing.KINDS:
+        raise _bad(f"`kind` must be one of {', '.join(_listing.KINDS)}; got {kind!r}")
+    for line in _told(_listing.KINDS[kind]):
+        print(line)
+    return 0
+
+
 @app.command()
-def export(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> int:
-    """Write the corpus to a folder: JSON, TSV, tables, manifest and schema."""
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="New, empty or an old export.")],
+) -> int:
+    """Copy the vectors to a folder: JSON, TSV, tables."""
     from refquant.oracle.generate import export as write
 
-    files = _told(lambda: write(directory))
+    if not directory:
+        raise _bad("`DIR` must be a folder; got nothing")
+    files = _told(lambda: write(Path(directory)))
     print(f"{len(files)} files in {directory}")
     return 0
 
@@ -46,9 +70,10 @@ def check(
     sweep: Annotated[bool, typer.Option(help="Try every place in arrays, too.")] = True,
     timeout: Limit = 30.0,
 ) -> int:
-    """Ask every question of a dialect; list the differences.
+    """Ask every question of a dialect, list the differences.
 
-    Exit status 1 if a difference is not in the baseline, or an entry of the baseline is repaired.
+    Exit status 1 if a difference is not in the baseline, an entry of the baseline is repaired, or
+    nothing was asked. A baseline is a JSON list of ids, or an object of ids and reasons.
     """
     from refquant.oracle.conformance import check as examine
     from refquant.oracle.conformance import read_baseline
@@ -66,16 +91,22 @@ def check(
     print(f"{report.impl} {report.version} under {dialect}: {counts}")
     if report.flags():
         print("flags: " + ", ".join(f"{f} {n}" for f, n in report.flags().most_common()))
-    return DIFFERENT if new or repaired else 0
+    for reason, n in report.reasons().most_common():
+        print(f"not asked: {n}, {reason}")
+    nothing = set(report.counts()) <= {"unsupported"}
+    if nothing:
+        print("nothing was asked")
+    return DIFFERENT if new or repaired or nothing else 0
 
 
 @app.command()
 def identify(
     impl: Impl, ops: Ops = "quantize_affine.float32.int8", timeout: Limit = 30.0
 ) -> int:
-    """Name the dialect that an implementation speaks, with the flags of what it misses.
+    """Name the dialect that an implementation speaks.
 
-    Exit status 1 if no dialect fits, or answers depend on the place.
+    With each dialect stand the flags of what is answered otherwise, the most frequent first. Exit
+    status 1 if no dialect fits, or answers depend on the place.
     """
     from refquant.oracle.conformance import identify as nearest
     from refquant.oracle.conformance import placements
@@ -106,7 +137,10 @@ def matrix(
     sweep: Annotated[bool, typer.Option(help="Try every place in arrays, too.")] = False,
     timeout: Limit = 30.0,
 ) -> int:
-    """Set implementations side by side; those that are not installed are said so."""
+    """Set implementations side by side.
+
+    Those whose library is not installed have a row that says so.
+    """
     from refquant.oracle import conformance
     from refquant.oracle.adapters import ADAPTERS
 
@@ -115,6 +149,8 @@ def matrix(
     if format not in writers:
         raise _bad(f"`--format` must be md, json or html; got {format}")
     impls = list(ADAPTERS) if impl == "all" else _listed(impl)
+    if not impls:
+        raise _bad("`--impl` must name an adapter; got nothing")
     reports = _told(lambda: conformance.matrix(
         impls, dialect=dialect or None, ops=_listed(ops), sweep=sweep, timeout=timeout,
         progress=_progress))
@@ -123,8 +159,10 @@ def matrix(
 
 
 @app.command()
-def explain(identity: Annotated[str, typer.Argument(metavar="ID")]) -> int:
-    """Show a case: the exact quotient, its neighbours, the steps of each dialect."""
+def explain(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Of a case, or its beginning.")],
+) -> int:
+    """Show a case: the exact quotient, each dialect's steps."""
     from refquant.oracle.explain import explain as lines
     from refquant.oracle.explain import find
 
@@ -134,14 +172,14 @@ def explain(identity: Annotated[str, typer.Argument(metavar="ID")]) -> int:
 
 @app.command()
 def certify(
-    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="One of `list tables`.")],
     impl: Impl,
     first: Annotated[str, typer.Option(help="Bits of the first input, hexadecimal.")] = "0",
     last: Annotated[str, typer.Option(help="Where to stop, excluded.")] = "100000000",
     step: Annotated[int, typer.Option(help="Every so many inputs only.")] = 1,
     timeout: Limit = 60.0,
 ) -> int:
-    """Compare a cast with a conversion table, on all 2**32 inputs unless told otherwise.
+    """Compare a cast with its table on all 2**32 inputs.
 
     An interrupted run says where to go on, and ends with status 130.
     """
@@ -177,7 +215,10 @@ def challenge(
     groups: Annotated[int, typer.Option(help="Of scale and zero point.")] = 8,
     timeout: Limit = 30.0,
 ) -> int:
-    """Ask fresh questions; without --impl print them, for `verify --seed N`."""
+    """Ask fresh questions, which no file holds.
+
+    Without --impl they are printed as by gen, for a program of yours and `verify --seed N`.
+    """
     from refquant.oracle.challenge import challenge as fresh
     from refquant.oracle.challenge import prompts
     from refquant.oracle.run import FAILURES, run
@@ -195,8 +236,14 @@ def challenge(
 
 
 @app.command()
-def gen(op: Annotated[str, typer.Argument(metavar="OP", help="A file, see `export`.")]) -> int:
-    """Print the questions of a vector file, a line each, for a program of yours."""
+def gen(
+    op: Annotated[str, typer.Argument(metavar="OP", help="A file or an operation: `list`.")],
+) -> int:
+    """Print the questions of a file, a line each.
+
+    Tabs between the columns that the first line names; numbers as hexadecimal bits, whole numbers
+    of parameters in decimal, arrays as 2x3:digits. Use: gen OP | ./mine | verify.
+    """
     from refquant.oracle.challenge import prompts
 
     for line in prompts(_told(lambda: _file(op))):
@@ -206,28 +253,46 @@ def gen(op: Annotated[str, typer.Argument(metavar="OP", help="A file, see `expor
 
 @app.command()
 def verify(
-    op: Annotated[str, typer.Argument(metavar="[OP]", help="As for gen.")] = "quantize_affine",
-    dialect: Dialect = "onnx",
+    op: Annotated[str, typer.Argument(metavar="[OP]", help="As for gen; else the file of the id.")
+                  ] = "",
+    dialect: Annotated[str, typer.Option(help="By default the base dialect of the file.")] = "",
     seed: Annotated[int | None, typer.Option(help="Of a challenge.")] = None,
     groups: Annotated[int, typer.Option(help="As for challenge.")] = 8,
 ) -> int:
-    """Read answers from standard input, ``id digits`` each, and judge them.
+    """Judge answers from standard input, ``id digits`` each.
 
-    Exit status 1 if an answer is wrong or none came.
+    Outputs in the order of the file, between blanks; `!` in place of digits for what must be
+    rejected, `-` for what is not supported. Exit status 1 if an answer is wrong or missing.
     """
     from refquant.oracle.challenge import challenge as fresh
     from refquant.oracle.challenge import verified
 
-    file = _told(lambda: _file(op) if seed is None else fresh(seed, groups=groups))
+    if seed is not None and op:
+        raise _bad("`OP` must be left out of a challenge: it is made from the seed")
+    lines = _told(lambda: [line for line in sys.stdin if line.strip() and line[0] != "#"])
+    if not lines:
+        raise _bad("standard input must hold answers; got none")
+    file = _told(lambda: fresh(seed, groups=groups) if seed is not None
+                 else _file(op) if op else _file_of(lines[0]))
     right = wrong = skipped = 0
-    for line in _told(lambda: list(verified(sys.stdin, file, dialect))):
+    for line in _told(lambda: list(verified(lines, file, dialect or file.base_dialect))):
         right, wrong = right + (line.right is True), wrong + (line.right is False)
         skipped += line.right is None
         if line.right is False:
             print(f"{line.id}: {line.detail}")
-    print(f"{right} right, {wrong} wrong, {skipped} not supported, "
-          f"{len(file) - right - wrong - skipped} of {len(file)} not answered")
-    return DIFFERENT if wrong or not right else 0
+    answered = {line.split()[0] for line in lines}
+    silent = sum(case.id not in answered for case in file)
+    print(f"{file.name} under {dialect or file.base_dialect}: {right} right, {wrong} wrong, "
+          f"{skipped} not supported, {silent} of {len(file)} not answered")
+    return DIFFERENT if wrong or silent or not right else 0
+
+
+def _file_of(line: str) -> Any:
+    """The vector file that holds the question of an answer."""
+    from refquant.oracle.explain import find
+    from refquant.oracle.vectors import load
+
+    return load(find(line.split()[0]).file)
 
 
 def _file(op: str) -> Any:

@@ -34,15 +34,15 @@ def shown(value: Any, dtype: str, *, at: Array | None = None) -> str:
         return ", ".join(map(str, flat))
     if not value.ndim:
         return f"{digits(value)} = {number(value, dtype)}"
-    flat = value.ravel()
-    at = np.arange(min(flat.size, FEW)) if at is None else at
+    elements = value.ravel()
+    at = np.arange(min(elements.size, FEW)) if at is None else at
     # Gaps between the chosen elements, and what follows the last, are dots.
     parts, last = [], -1
     for i in at:
         parts += ["..."] if i != last + 1 else []
-        parts.append(f"{digits(flat[i])} = {number(flat[i], dtype)}")
+        parts.append(f"{digits(elements[i])} = {number(elements[i], dtype)}")
         last = int(i)
-    parts += ["..."] if last + 1 < flat.size else []
+    parts += ["..."] if last + 1 < elements.size else []
     shape = "x".join(map(str, value.shape))
     return f"{dtype}[{shape}]" + (f": {', '.join(parts)}" if parts else "")
 

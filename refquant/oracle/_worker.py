@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import IO, Any
@@ -45,6 +46,8 @@ class Worker:
     """
 
     def __init__(self, spec: str, *, timeout: float) -> None:
+        if not timeout > 0:
+            raise ValueError(f"`timeout` must be positive; got {timeout:g}")
         self.spec, self.timeout = spec, timeout
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -181,6 +184,7 @@ VIEWS = MappingProxyType({"strided": _strided, "unaligned": _unaligned})
 
 
 def _serve(spec: str) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     void = os.open(os.devnull, os.O_RDWR)
     os.dup2(void, 0)
@@ -211,6 +215,13 @@ def _serve(spec: str) -> None:
             reply("raise", type(err)(str(err)))
         except Exception as err:
             reply("raise", Broken(one_line(err)))
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed in the middle of a question must not stay behind."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,8 @@ def verified(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[L
 
     A line is an id and, after tabs or spaces, the digits of each output; ``!`` says that the
     question was rejected and ``-`` that it is not supported. Lines that are empty or start
-    with a hash mark are skipped, and a line that makes no sense is a wrong answer.
+    with a hash mark are skipped; a line that makes no sense is a wrong answer, and so is a
+    second one to the same question.
 
     Parameters
     ----------
@@ -183,9 +184,14 @@ def verified(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[L
     dialect : str
         Whose answers are right.
 
-    Yields
+    Returns
+    -------
+    iterator of Line
+
+    Raises
     ------
-    Line
+    ValueError
+        If the file does not cover the dialect.
 
     References
     ----------
@@ -199,7 +205,14 @@ def verified(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[L
     >>> [line.right for line in verified([f"{first} 03", f"{first} 04", "x"], file, "onnx")]
     [True, False, False]
     """
-    known = {case.id: case for case in file}
+    if dialect not in file.dialects:
+        raise ValueError(f"`dialect` must be one of {', '.join(file.dialects)} in {file.name}; "
+                         f"got {dialect!r}")
+    return _verdicts(lines, file, dialect)
+
+
+def _verdicts(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[Line]:
+    known, told = {case.id: case for case in file}, set()
     for line in lines:
         if not line.strip() or line.startswith("#"):
             continue
@@ -207,8 +220,11 @@ def verified(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[L
         case = known.get(identity)
         if case is None:
             yield Line(identity, False, f"no such id in {file.name}")
+        elif identity in told:
+            yield Line(identity, False, "answered twice")
         else:
-            yield _verdict(case, fields, file, dialect)
+            told.add(identity)
+            yield _verdict(case, [field.lower() for field in fields], file, dialect)
 
 
 def _verdict(case: Case, fields: list[str], file: VectorFile, dialect: str) -> Line:

@@ -110,6 +110,20 @@ class Report:
         """
         return Counter(flag for result in self.failures() for flag in result.case.flags)
 
+    def reasons(self) -> Counter[str]:
+        """How many cases were not asked for each reason.
+
+        Returns
+        -------
+        Counter
+
+        Examples
+        --------
+        >>> Report("mine", "1", "onnx", ()).reasons()
+        Counter()
+        """
+        return Counter(r.detail for r in self.results if r.outcome is Outcome.UNSUPPORTED)
+
     def new(self, known: Iterable[str]) -> list[Result]:
         """Failures that a baseline does not list.
 
@@ -336,12 +350,22 @@ def matrix(
     for impl in impls:
         if progress:
             progress(impl)
-        home = HOME_DIALECT.get(impl, impl.removeprefix("refquant."))
         try:
-            found.append(check(impl, dialect or home, ops=ops, sweep=sweep, timeout=timeout))
+            home = dialect or _home_dialect(impl, timeout)
+            found.append(check(impl, home, ops=ops, sweep=sweep, timeout=timeout))
         except Missing as err:
             found.append(f"{impl}: {err}")
     return found
+
+
+def _home_dialect(impl: str, timeout: float) -> str:
+    home = HOME_DIALECT.get(impl)
+    if home is None and impl.startswith("refquant."):
+        return impl.removeprefix("refquant.")
+    if home is None:
+        Worker(impl, timeout=timeout).close()       # says so if there is no such adapter
+        raise ValueError(f"`dialect` must be given: {impl} is none of the adapters that ship")
+    return home
 
 
 def read_baseline(path: Path) -> frozenset[str]:
@@ -484,8 +508,7 @@ def _cells(report: Report | str) -> list[str]:
     flags = ", ".join(f"{flag} {n}" for flag, n in report.flags().most_common(4))
     shown = str(len(failures)) + (
         f" ({', '.join(f'{n} {kind}' for kind, n in kinds.most_common())})" if kinds else "")
-    reasons = Counter(r.detail for r in report.results if r.outcome is Outcome.UNSUPPORTED)
-    why = f"{counts['unsupported']}" if reasons else ""
+    why = str(counts["unsupported"] or "")
     return [f"{report.impl} {report.version}", report.dialect, str(asked), str(counts["match"]),
             shown, flags, why]
 

@@ -48,7 +48,8 @@ def find(identity: str) -> Case:
     wanted = identity.lower()
     found = {c.id: c for c in cases() if c.id.startswith(wanted)} if len(wanted) >= 4 else {}
     if len(found) != 1:
-        which = f"begins {len(found)} ids" if found else "is that of no case"
+        which = (f"begins {len(found)} ids, as {', '.join(list(found)[:4])}" if found
+                 else "is that of no case")
         raise ValueError(f"`id` must be that of one case, ten hexadecimal digits; "
                          f"{identity!r} {which}")
     return next(iter(found.values()))

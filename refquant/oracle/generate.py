@@ -128,6 +128,8 @@ def export(directory: Path) -> list[str]:
     (True, True)
     """
     target = Path(directory).absolute()
+    if target in (Path.cwd(), *Path.cwd().parents):         # it would be replaced under our feet
+        raise ValueError(f"`directory` must not hold the working directory; got {directory}")
     if target.exists() and not _replaceable(target):
         raise ValueError(f"`directory` must be new, empty or an earlier export; got {directory}")
     listed = sorted(vectors.manifest()["files"])

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from refquant._types import Array
-from refquant.oracle._worker import VIEWS, Broken, Crash, Timeout, Worker, answers, called
+from refquant.oracle._worker import VIEWS, Broken, Crash, Timeout, Worker, answers, called, one_line
 from refquant.oracle.adapters import Adapter, Missing, Reject, Types
 from refquant.oracle.vectors import DTYPES, Case, Group, Named, VectorFile
 
@@ -67,6 +67,7 @@ class Outcome(Enum):
 
 #: Everything but a match, and what was not asked.
 FAILURES = frozenset(Outcome) - {Outcome.MATCH, Outcome.UNSUPPORTED}
+_BROKEN = {Crash: Outcome.CRASH, Timeout: Outcome.TIMEOUT, Broken: Outcome.ERROR}
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,11 +209,13 @@ def _types(file: VectorFile) -> Types:
     return {**file.params, **file.inputs, **file.outputs}
 
 
-def _supported(adapter: Any, file: VectorFile, group: Group) -> bool | str:
+def _supported(adapter: Any, file: VectorFile, group: Group) -> bool | str | Exception:
     try:
         found = adapter.supports(file.op, _types(file), group.params)
+    except (Crash, Timeout, Broken) as err:
+        return type(err)(f"`supports` failed: {err}")
     except Exception as err:
-        return f"`supports` failed: {err}"
+        return Broken(f"`supports` failed: {one_line(err)}")
     return True if found is True else str(found or "it does not say why")
 
 
@@ -223,6 +226,9 @@ def _group_results(
     if not asked:
         return
     reason = _supported(adapter, file, group)
+    if isinstance(reason, Exception):
+        yield from (Result(case, _BROKEN[type(reason)], str(reason)) for case in asked)
+        return
     if reason is not True:
         yield from (Result(case, Outcome.UNSUPPORTED, str(reason)) for case in asked)
         return
@@ -300,8 +306,7 @@ def _well_formed(
 
 def _judged(case: Case, reply: Reply, dialect: str) -> Result:
     if isinstance(reply, (Crash, Timeout)):
-        outcome = Outcome.CRASH if isinstance(reply, Crash) else Outcome.TIMEOUT
-        return Result(case, outcome, str(reply))
+        return Result(case, _BROKEN[type(reply)], str(reply))
     refused = isinstance(reply, Exception)
     if case.status == "reject":
         if refused:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from refquant.cli import run
+from refquant.oracle._show import digits
 from refquant.oracle.vectors import cases, load
 
 INT8 = "quantize_affine.float32.int8"
@@ -96,8 +97,87 @@ def test_gen_and_verify_meet_through_a_pipe(capsys, monkeypatch):
         capsys.readouterr().out)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(made)))
     assert run(["oracle", "verify", INT8, "--dialect", "aimet"]) == 1
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert run(["oracle", "verify"]) == 1       # silence is no success
+
+
+def right_answers(file):
+    found = []
+    for case in file:
+        answer = case.answer(file.base_dialect) if case.status == "defined" else None
+        digits = [digits(answer[key]).upper() for key in file.outputs] if answer else ["!"]
+        found.append(" ".join([case.id, *digits]))
+    return found
+
+
+@pytest.mark.parametrize("name", ["requantize.int32.int8", "quantization_parameters.float32.int8"])
+def test_verify_finds_the_file_by_its_ids_and_takes_capitals(name, capsys, monkeypatch):
+    file = load(name)
+    lines = [line if "!" in line else line.lower() if i % 2 else line
+             for i, line in enumerate(right_answers(file))]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    status = run(["oracle", "verify"])
+    out = capsys.readouterr().out.splitlines()[-1]
+    assert f"{name} under {file.base_dialect}: " in out
+    assert (status, " 0 wrong" in out, f"0 of {len(file)} not answered" in out) == (0, True, True)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda lines: lines[:-1], "1 of 444 not answered"),
+    (lambda lines: [*lines, lines[0]], ": answered twice"),
+    (lambda lines: [*lines, "0000000000 00"], "0000000000: no such id in "),
+    (lambda lines: [lines[0].split()[0], *lines[1:]], "got nothing"),
+    (lambda lines: [f"{line.split()[0]} -" for line in lines], "0 right, 0 wrong, 444 not supp"),
+])
+def test_verify_fails_for_what_is_missing_double_unknown_or_empty(change, says, capsys,
+                                                                  monkeypatch):
+    lines = change(right_answers(load(INT8)))
+    assert len(load(INT8)) == 444
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run(["oracle", "verify"]) == 1
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "given", "message"), [
+    ([], "", "standard input must hold answers; got none"),
+    ([], "# nothing\n\n", "standard input must hold answers; got none"),
+    ([], "hello world\n", "`id` must be that of one case"),
+    ([INT8, "--dialect", "klingon"], "x 00\n", "`dialect` must be one of onnx, "),
+    ([INT8, "--seed", "3"], "x 00\n", "`OP` must be left out of a challenge"),
+])
+def test_bad_input_of_verify_is_one_line_and_status_2(arguments, given, message, capsys,
+                                                      monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    assert run(["oracle", "verify", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(("kind", "line"), [
+    ("files", r"^quantize_affine\.float32\.int8 +444 +onnx, "),
+    ("dialects", r"^torch\.fbgemm +.*quantize_affine"),
+    ("flags", r"^TieOddZp +\d+ +A tie with an odd zero point"),
+    ("tables", r"^float8_e4m3fn\.saturate$"),
+    ("adapters", r"^onnxruntime +onnx$"),
+])
+def test_list_names_what_the_other_commands_take(kind, line, capsys):
+    assert run(["oracle", "list", kind]) == 0
+    assert re.search(line, capsys.readouterr().out, re.M)
+
+
+def test_nothing_asked_is_no_success(capsys):
+    assert run(["oracle", "check", "--impl", f"{WRONG}:Quantizer", "--dialect", "exact", "--ops",
+                "pack"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert re.match(r"Quantizer 1 under exact: \d+ unsupported", out[0])
+    assert re.match(r"not asked: \d+, no pack", out[1])
+    assert out[2] == "nothing was asked"
+
+
+def test_a_broken_supports_fails(capsys):
+    assert run(["oracle", "check", "--impl", f"{WRONG}:NoWorkingSupports", "--dialect", "onnx",
+                "--ops", "quantize_affine.float32.int2"]) == 1
+    assert "`supports` failed: KeyError: 'oops'" in capsys.readouterr().out
 
 
 def test_export_says_what_it_wrote(capsys, tmp_path):
@@ -114,6 +194,17 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
      "`baseline` must be a JSON file"),
     (["check", "--impl", "refquant"], "Missing option '--dialect'"),
     (["identify", "--impl", "os:nothing"], "`impl` must exist"),
+    (["check", "--impl", "refquant", "--dialect", "onnx", "--timeout", "0"],
+     "`timeout` must be positive; got 0"),
+    (["check", "--impl", "refquant", "--dialect", "onnx", "--timeout", "nan"],
+     "`timeout` must be positive; got nan"),
+    (["matrix", "--impl", "nobody"], "`impl` must be module:adapter or one of"),
+    (["matrix", "--impl", f"{WRONG}:Quantizer"], "`dialect` must be given: _oracles."),
+    (["matrix", "--impl", " ,"], "`--impl` must name an adapter; got nothing"),
+    (["explain", "494a"], "'494a' begins 2 ids, as "),
+    (["export", ""], "`DIR` must be a folder; got nothing"),
+    (["export", "."], "`directory` must not hold the working directory; got ."),
+    (["list", "everything"], "`kind` must be one of files, dialects, flags, tables, adapters; got"),
     (["matrix", "--format", "pdf"], "`--format` must be md, json or html; got pdf"),
     (["explain", "zz"], "`id` must be that of one case"),
     (["certify", "float8", "--impl", "refquant"], "`table` must be one of"),

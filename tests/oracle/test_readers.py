@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,16 @@ def need(program: str) -> str:
     return path
 
 
+def built(tmp_path: Path, name: str, *options: str) -> Path:
+    binary = tmp_path / name
+    subprocess.run([need("gcc"), "-O2", "-Wall", "-Werror", *options, str(HERE / f"{name}.c"),
+                    "-o", str(binary), "-lm"], check=True, capture_output=True)
+    return binary
+
+
 def compiled(tmp_path: Path, *options: str) -> str:
     """The C reader, the file in its standard input."""
-    binary = tmp_path / "verify"
-    subprocess.run([need("gcc"), "-O2", *options, str(HERE / "verify.c"), "-o", str(binary), "-lm"],
-                   check=True, capture_output=True)
+    binary = built(tmp_path, "verify", *options)
     with (DATA / "normative" / f"{INT8}.tsv").open() as file:
         return subprocess.run([binary], stdin=file, capture_output=True, text=True).stdout
 
@@ -45,7 +51,33 @@ def test_javascript_reads_the_json_and_agrees():
     assert run.stdout == f"{ANSWERED} right, 0 wrong\n"
 
 
-@pytest.mark.parametrize("name", ["verify.c", "verify.js"])
+def piped(binary: Path, op: str, *verify: str) -> subprocess.CompletedProcess[str]:
+    """``refquant oracle gen OP | binary | refquant oracle verify``, through pipes of the system."""
+    oracle = [sys.executable, "-m", "refquant", "oracle"]
+    with subprocess.Popen([*oracle, "gen", op], stdout=subprocess.PIPE) as questions, \
+            subprocess.Popen([binary], stdin=questions.stdout, stdout=subprocess.PIPE) as answers:
+        return subprocess.run([*oracle, "verify", *verify], stdin=answers.stdout,
+                              capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("op", ["quantize_affine", "quantize_affine.float32.int4"])
+def test_a_c_program_in_the_pipe_is_right_and_the_file_is_found_by_its_ids(tmp_path, op):
+    done = piped(built(tmp_path, "answer"), op)
+    file = load(INT8 if op == "quantize_affine" else op)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (f"{file.name} under onnx: {len(file)} right, 0 wrong, 0 not supported, "
+                           f"0 of {len(file)} not answered\n")
+
+
+def test_another_dialect_finds_the_c_program_wrong_by_id(tmp_path):
+    done = piped(built(tmp_path, "answer"), INT8, INT8, "--dialect", "torch.fbgemm")
+    assert done.returncode == 1
+    wrong = done.stdout.splitlines()[:-1]
+    assert all(": expected " in line for line in wrong)
+    assert f"{len(wrong)} wrong" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["verify.c", "verify.js", "answer.c"])
 def test_a_reader_has_fewer_than_15_lines(name):
     lines = [line for line in (HERE / name).read_text().splitlines() if line.strip()]
     assert len(lines) < 15

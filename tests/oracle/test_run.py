@@ -48,10 +48,12 @@ def test_nonsense_is_an_error_of_each_case_in_one_line(wrong, detail):
     assert {r.detail for r in results} == {detail}
 
 
-def test_a_broken_supports_means_unsupported_and_says_so():
-    results = list(run(NoWorkingSupports(), FILE, "onnx"))
-    assert {r.outcome for r in results} == {Outcome.UNSUPPORTED}
-    assert results[0].detail == "`supports` failed: 'oops'"
+@pytest.mark.parametrize("adapter", [NoWorkingSupports(), f"{WRONG}:NoWorkingSupports"])
+def test_a_broken_supports_is_an_error_of_every_case(adapter):
+    results = list(run(adapter, FILE, "onnx"))
+    assert {r.outcome for r in results} == {Outcome.ERROR}
+    assert results[0].detail.startswith("`supports` failed: ")
+    assert "KeyError: 'oops'" in results[0].detail
 
 
 def test_a_crash_is_the_result_of_its_case_and_the_rest_is_asked():
