@@ -103,15 +103,15 @@ def right_answers(file):
     found = []
     for case in file:
         answer = case.answer(file.base_dialect) if case.status == "defined" else None
-        digits = [digits(answer[key]).upper() for key in file.outputs] if answer else ["!"]
-        found.append(" ".join([case.id, *digits]))
+        fields = [digits(answer[key]).upper() for key in file.outputs] if answer else ["!"]
+        found.append(" ".join([case.id, *fields]))
     return found
 
 
 @pytest.mark.parametrize("name", ["requantize.int32.int8", "quantization_parameters.float32.int8"])
 def test_verify_finds_the_file_by_its_ids_and_takes_capitals(name, capsys, monkeypatch):
     file = load(name)
-    lines = [line if "!" in line else line.lower() if i % 2 else line
+    lines = [line.lower() if i % 2 else line
              for i, line in enumerate(right_answers(file))]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     status = run(["oracle", "verify"])
