@@ -71,9 +71,9 @@ def quantize_multiplier(real: npt.ArrayLike) -> QuantizedMultiplier:
 
     Parameters
     ----------
-    real : ndarray of float64, any shape, >= 0
+    real : ndarray of float64, any shape, >= 0; or QuantizedMultiplier
         M. Multipliers below about ``2**-32`` become 0: every product with an
-        int32 would be shifted out.
+        int32 would be shifted out. One that is made of integers is returned as it is.
 
     Returns
     -------
@@ -96,6 +96,8 @@ def quantize_multiplier(real: npt.ArrayLike) -> QuantizedMultiplier:
     >>> int(mantissa), int(shift)
     (1319413953, -11)
     """
+    if isinstance(real, QuantizedMultiplier):
+        return real
     real = np.asarray(real, np.float64)
     good = np.isfinite(real) & (real >= 0)
     if not good.all():
@@ -174,8 +176,9 @@ def multiply_by_quantized_multiplier(x: npt.ArrayLike, multiplier: QuantizedMult
     """
     left, right = np.maximum(multiplier.shift, 0), np.maximum(-multiplier.shift, 0)
     x = _int32("x", x)
-    limit = 2.0 ** (31 - left)
-    outside = (x < -limit) | (x >= limit)           # before shifting: int64 overflows too
+    limit = 1 << np.maximum(31 - left, 0)
+    # Before shifting, since int64 overflows too; beyond 31 bits nothing but 0 fits.
+    outside = (x < -limit) | (x >= limit) | ((left > 31) & (x != 0))
     if outside.any():
         bad = np.broadcast_to(x, outside.shape)[outside].flat[0]
         raise ValueError(f"`x` must stay an int32 when shifted left by `shift`; got {bad}")

@@ -200,3 +200,25 @@ class TestErrors:
     def test_floats_are_refused(self):
         with pytest.raises(TypeError, match="`x` must be integers"):
             multiply_by_quantized_multiplier(1.0, quantize_multiplier(0.5))
+
+
+def test_a_multiplier_of_integers_is_taken_as_it_is():
+    """So that a program can hold integers alone, and a rule be given either."""
+    held = quantize_multiplier([0.3, 0.7])
+    assert quantize_multiplier(held) is held
+    x = np.array([1000, -1000])
+    for again in (held, [0.3, 0.7]):
+        y = multiply_by_quantized_multiplier(x, quantize_multiplier(again))
+        assert y.tolist() == [300, -700]
+
+
+@pytest.mark.parametrize("left", [31, 32, 64, 1000])
+def test_what_a_large_left_shift_leaves_room_for(left):
+    """2**31 times -1 is an int32; beyond that, only 0 stays one."""
+    huge = QuantizedMultiplier(np.array(2**30), np.array(left))
+    assert multiply_by_quantized_multiplier(0, huge) == 0
+    if left == 31:
+        assert multiply_by_quantized_multiplier(-1, huge) == -(2**30)
+    for x in [1] if left == 31 else [1, -1]:
+        with pytest.raises(ValueError, match=f"int32 when shifted left by `shift`; got {x}"):
+            multiply_by_quantized_multiplier(x, huge)
