@@ -41,6 +41,10 @@ class Planes(NamedTuple):
         The code whose bits are all zero.
     length : int
         Codes of a row, ``in``.
+
+    References
+    ----------
+    Umuroglu et al., "BISMO", 2018, arXiv:1806.08862, section II.
     """
 
     words: Array

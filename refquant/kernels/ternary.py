@@ -37,6 +37,10 @@ class Trits(Planes):
 
     `pack` makes them. Two-bit integers have the same planes, and one code more, -2,
     for which the identity does not hold.
+
+    References
+    ----------
+    See `pack`.
     """
 
 

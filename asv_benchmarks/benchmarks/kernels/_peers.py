@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.common import need
+from benchmarks.common import OPERANDS, Benchmark, matched_share, need
 
 #: Multiplications to a tile that OpenBLAS takes without copying its operands first: for few
 #: rows, tiles are nearly twice as fast as one call, so they are the fair dense peer.
@@ -98,3 +99,47 @@ def one_thread_session(graph, domains: tuple[str, ...] = ()):
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+#: The peers of any product of small integers, by name.
+DENSE = {
+    "float32 BLAS": sgemm,
+    "float32 BLAS tiled": tiled_sgemm,
+    "numpy int32": numpy_int32,
+    "torch float32": torch_float32,
+    "torch int8": torch_int8,
+    "onnxruntime int8": onnx_int8,
+}
+
+
+class _Product(Benchmark):
+    """One product a sample, from operands that are cold or hot; `prepare` says which."""
+
+    timeout = 120.0
+    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
+
+    def prepare(self, ours, call, operands):
+        self.ours, self.call, self.operands = ours, call, operands
+        OPERANDS[operands](call)
+
+    def time_product(self, *params):
+        self.call()
+
+    def peakmem_product(self, *params):
+        self.call()
+
+    def track_time_of_refquant_over_this(self, *params):
+        """Time of refquant over that of `impl`, side by side."""
+        return matched_share(self.ours, self.call, self.operands)
+
+    track_time_of_refquant_over_this.unit = "ratio"
+
+
+def scratch(call: Callable[[], object]) -> float:
+    """Megabytes that a call of NumPy needs at its peak, the result among them."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
