@@ -20,6 +20,12 @@ def sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
     return lambda: left @ right.T
 
 
+def sgemm_weight_first(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """The same as ``weight @ x``, x given as columns: OpenBLAS is faster this way round."""
+    left, right = weight.astype(np.float32), np.ascontiguousarray(x.T.astype(np.float32))
+    return lambda: left @ right
+
+
 def tiled_sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
     """Dense float32, in tiles small enough for the direct kernels of OpenBLAS."""
     left, right = x.astype(np.float32), weight.astype(np.float32)

@@ -32,6 +32,7 @@ IMPL = {
     "refquant": refquant,
     "refquant prepared": prepared,
     "float32 BLAS": _peers.sgemm,
+    "float32 BLAS, weight first": _peers.sgemm_weight_first,
     "float32 BLAS tiled": _peers.tiled_sgemm,
     "numpy int32": _peers.numpy_int32,
     "torch float32": _peers.torch_float32,
