@@ -26,7 +26,7 @@ class Case(NamedTuple):
 def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, high: int = 0) -> Any:
     """All codes alike, or the small ones only."""
     info = np.iinfo(dtype)
-    low, top = (-high, high) if high else (info.min, info.max)
+    low, top = (max(-high, info.min), high) if high else (info.min, info.max)
     return rng.integers(low, top, shape, dtype, endpoint=True)
 
 
@@ -112,22 +112,24 @@ def _wide(rng: np.random.Generator, dtype: str) -> bool:
 
 def conv(rng: np.random.Generator, dtype: str) -> Case:
     size, out, kernel, options = _window(rng, dilate=True)
-    c_in, c_out, batch = int(rng.choice(CHANNELS)), int(rng.choice(CHANNELS)), 1
+    c_in, c_out, batch = (int(rng.choice(v)) for v in (CHANNELS, CHANNELS, (1, 1, 2)))
     x = value(rng, (batch, *size, c_in), dtype)
     w, b, s = _weighted(rng, dtype, (c_out, *kernel, c_in), kernel[0] * kernel[1] * c_in, c_out, 0,
                         x, per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype))
     y = Tensor((batch, *out, c_out), dtype, s, zero_of(rng, dtype))
-    return _case(rng, "CONV_2D", [x, w, b, y], options, 4 if dtype == "int16" else 3)
+    bare = not rng.integers(5)
+    return _case(rng, "CONV_2D", [x, w, b, y], options, 4 if dtype == "int16" else 3,
+                 inputs=[0, 1, -1] if bare else None)
 
 
 def depthwise(rng: np.random.Generator, dtype: str) -> Case:
     size, out, kernel, options = _window(rng, dilate=True)
-    c_in, multiplier = int(rng.choice(CHANNELS)), int(rng.choice([1, 1, 1, 2, 3]))
+    c_in, multiplier, batch = (int(rng.choice(v)) for v in (CHANNELS, (1, 1, 1, 2, 3), (1, 1, 2)))
     channels = c_in * multiplier
-    x = value(rng, (1, *size, c_in), dtype)
+    x = value(rng, (batch, *size, c_in), dtype)
     w, b, s = _weighted(rng, dtype, (1, *kernel, channels), kernel[0] * kernel[1], channels, 3, x,
                         per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype))
-    y = Tensor((1, *out, channels), dtype, s, zero_of(rng, dtype))
+    y = Tensor((batch, *out, channels), dtype, s, zero_of(rng, dtype))
     options |= {"multiplier": multiplier}
     return _case(rng, "DEPTHWISE_CONV_2D", [x, w, b, y], options, 5 if dtype == "int16" else 3)
 
@@ -148,16 +150,20 @@ def transposed(rng: np.random.Generator, dtype: str) -> Case:
 
 
 def dense(rng: np.random.Generator, dtype: str) -> Case:
-    batch, terms, channels = int(rng.choice([1, 2, 3, 5])), int(rng.integers(1, 70)), int(
-        rng.choice(CHANNELS))
-    x = value(rng, (batch, terms), dtype)
+    terms, channels = int(rng.integers(1, 70)), int(rng.choice(CHANNELS))
+    rows: tuple[int, ...] = [(1,), (2,), (5,), (1, 3), (1, 1, 2)][rng.integers(5)]
+    x = value(rng, (*rows, terms), dtype)
     per_channel = bool(rng.integers(2))
     w, b, s = _weighted(rng, dtype, (channels, terms), terms, channels, 0, x,
                         per_channel=per_channel, wide=_wide(rng, dtype))
-    y = Tensor((batch, channels), dtype, s, zero_of(rng, dtype))
-    version = 12 if per_channel else 7 if dtype == "int16" else 4
-    return _case(rng, "FULLY_CONNECTED", [x, w, b, y], {"fused": int(rng.choice([0, 0, 1, 3]))},
-                 version)
+    keep = bool(rng.integers(2))
+    y = Tensor((*rows, channels) if keep else (int(np.prod(rows)), channels), dtype, s,
+               zero_of(rng, dtype))
+    version = 12 if per_channel else 7 if dtype == "int16" else 5
+    options = {"fused": int(rng.choice([0, 0, 1, 3])), "keep_num_dims": keep}
+    bare = not rng.integers(5)
+    return _case(rng, "FULLY_CONNECTED", [x, w, b, y], options, version,
+                 inputs=[0, 1, -1] if bare else None)
 
 
 def _elementwise(kind: str) -> Callable[[np.random.Generator, str], Case]:
@@ -193,16 +199,19 @@ def _pool(kind: str) -> Callable[[np.random.Generator, str], Case]:
 
 def mean(rng: np.random.Generator, dtype: str) -> Case:
     shape = (1, int(rng.integers(1, 9)), int(rng.integers(1, 9)), int(rng.choice(CHANNELS)))
-    axes, keep = [([1, 2], True), ([1, 2], False), ([3], True), ([2], False)][rng.integers(4)]
+    axes, keep = [([1, 2], True), ([2, 1], True), ([1, 2], False), ([3], True), ([2], False),
+                  ([1, 2, 3], True), ([-1], True)][rng.integers(7)]
     x = value(rng, shape, dtype)
-    kept = [n for i, n in enumerate(shape) if i not in axes]
-    out = tuple(1 if i in axes else n for i, n in enumerate(shape)) if keep else tuple(kept)
+    gone = {i % 4 for i in axes}
+    kept = [n for i, n in enumerate(shape) if i not in gone]
+    out = tuple(1 if i in gone else n for i, n in enumerate(shape)) if keep else tuple(kept)
     y = Tensor(out, dtype, float(np.float32(x.scale * rng.uniform(0.3, 1.2))), zero_of(rng, dtype))
     return _case(rng, "MEAN", [x, constant(axes, "int32"), y], {"keep": keep}, 2, inputs=[0, 1])
 
 
 def softmax(rng: np.random.Generator, dtype: str) -> Case:
-    x = value(rng, (int(rng.integers(1, 4)), int(rng.integers(1, 40))), dtype)
+    ahead: tuple[int, ...] = [(1,), (3,), (1, 2), (1, 2, 2)][rng.integers(4)]
+    x = value(rng, (*ahead, int(rng.integers(1, 40))), dtype)
     x = x._replace(scale=float(np.float32(x.scale * rng.choice([1, 4]))))
     out, s, z = ("int16", 1 / 32768, 0) if dtype == "int16" else (
         "int8", 1 / 256, -128) if rng.integers(2) else ("int16", 1 / 65536, -32768)
@@ -319,11 +328,18 @@ def strided_slice(rng: np.random.Generator, dtype: str) -> Case:
 def quantize(rng: np.random.Generator, dtype: str) -> Case:
     shape = (1, int(rng.integers(250, 300)))
     y = value(rng, shape, dtype)
-    source = "float32" if rng.integers(2) else dtype
-    x = Tensor(shape, source) if source == "float32" else value(rng, shape, dtype)
+    others = ("int8", "uint8", "int16") if dtype == "int8" else ("int16", "int8", "int32")
+    source = "float32" if rng.integers(2) else str(rng.choice(others))
+    x = Tensor(shape, source)
     if source != "float32":
-        y = y._replace(scale=float(np.float32(x.scale * rng.uniform(0.3, 3))))
-    return _case(rng, "QUANTIZE", [x, y], {}, 2)
+        wide = {"int8": 256, "uint8": 256, "int16": 65536, "int32": 2**26}
+        ratio = wide[dtype] / wide[source] * rng.uniform(0.3, 3)
+        x = Tensor(shape, source, float(np.float32(y.scale * ratio)),
+                   0 if source in ("int16", "int32") else zero_of(rng, source))
+    case = _case(rng, "QUANTIZE", [x, y], {}, 2)
+    if source == "int32":
+        case.runs[:] = [[r[0] >> 6] for r in case.runs]
+    return case
 
 
 def dequantize(rng: np.random.Generator, dtype: str) -> Case:
