@@ -23,6 +23,8 @@ from refquant._types import Array
 from refquant._validate import require_codes, require_int
 from refquant.integer.arithmetic import quantize_multiplier
 from refquant.integer.requantize import (
+    RULES,
+    Lanes,
     Rule,
     double_away,
     double_up,
@@ -32,7 +34,7 @@ from refquant.integer.requantize import (
     single_up,
 )
 
-__all__ = ["Parting", "Worked", "compare_rules", "expected_rate", "work_out"]
+__all__ = ["Parting", "Worked", "compare_rules", "expected_rate", "rule_name", "work_out"]
 
 _TWICE = (double_away, double_up)
 _Step: TypeAlias = Callable[[int, int, int], tuple[int, list[str]]]
@@ -155,6 +157,33 @@ def compare_rules(
     one, two = first(sums, real), second(sums, real)
     expected = np.broadcast_to(expected_rate(real, first, second), sums.shape)
     return Parting(one != two, expected, int(np.abs(one - two).max(initial=0)))
+
+
+def rule_name(rule: Rule) -> str:
+    """Name of a rule: the short one where it has one.
+
+    Parameters
+    ----------
+    rule : callable
+
+    Returns
+    -------
+    str
+
+    References
+    ----------
+    See the table of `refquant.integer.requantize`.
+
+    Examples
+    --------
+    >>> from refquant.integer.requantize import lanes
+    >>> rule_name(double_up), rule_name(lanes(double_up, double_away, width=8))
+    ('DU', 'DU, last n % 8 DA')
+    """
+    if isinstance(rule, Lanes):
+        return f"{rule_name(rule.vector)}, last n % {rule.width} {rule_name(rule.scalar)}"
+    short = {known: name for name, known in RULES.items()}
+    return short.get(rule, getattr(rule, "__name__", repr(rule)))
 
 
 def work_out(x: int, real: float, rule: Rule) -> Worked:

@@ -29,7 +29,7 @@ differently: `product_in_float64`, `product_in_float32`, `ratio_in_float32`.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ from refquant.rounding import half_away
 
 __all__ = [
     "RULES",
+    "Lanes",
     "Product",
     "Rule",
     "double_away",
@@ -448,7 +449,48 @@ def qmn_truncated(sums: npt.ArrayLike, real: npt.ArrayLike) -> Array:
     return require_codes("sums", sums, *_INT32).astype(np.int64) >> _right_shift(real)
 
 
-def lanes(vector: Rule, scalar: Rule, *, width: int) -> Rule:
+class Lanes(NamedTuple):
+    """Rule of a vectorized loop: one for whole lanes of the last axis, another for the rest.
+
+    Attributes
+    ----------
+    vector : callable
+        Rule of the first ``width * (n // width)`` of n places.
+    scalar : callable
+        Rule of those that remain.
+    width : int
+        Places that the loop takes at once.
+
+    References
+    ----------
+    LiteRT, ``optimized_integer_ops::DepthwiseConv``: 8 channels at a time.
+
+    Examples
+    --------
+    >>> rule = lanes(double_up, double_away, width=2)
+    >>> rule.at(1, 3) is double_up, rule.at(2, 3) is double_away
+    (True, True)
+    """
+
+    vector: Rule
+    scalar: Rule
+    width: int
+
+    def at(self, place: int, places: int) -> Rule:
+        """The rule of one of the places of the last axis."""
+        return self.vector if place < places // self.width * self.width else self.scalar
+
+    def __call__(self, sums: npt.ArrayLike, real: npt.ArrayLike) -> Array:
+        """Whole numbers, as `Rule` says."""
+        sums = np.asarray(sums)
+        real = np.broadcast_to(np.asarray(real, np.float64), sums.shape)
+        whole = sums.shape[-1] // self.width * self.width
+        parts = self.vector(sums[..., :whole], real[..., :whole]), self.scalar(
+            sums[..., whole:], real[..., whole:])
+        return np.concatenate(parts, axis=-1)
+
+
+def lanes(vector: Rule, scalar: Rule, *, width: int) -> Lanes:
     """Rule of a vectorized loop: `vector` for whole lanes of the last axis, `scalar` for the rest.
 
     Parameters
@@ -462,7 +504,7 @@ def lanes(vector: Rule, scalar: Rule, *, width: int) -> Rule:
 
     Returns
     -------
-    callable
+    Lanes
         A `Rule`.
 
     Raises
@@ -480,16 +522,7 @@ def lanes(vector: Rule, scalar: Rule, *, width: int) -> Rule:
     array([ 0,  0, -1])
     """
     require_int("width", width, 1)
-
-    def rule(sums: npt.ArrayLike, real: npt.ArrayLike) -> Array:
-        sums = np.asarray(sums)
-        real = np.broadcast_to(np.asarray(real, np.float64), sums.shape)
-        whole = sums.shape[-1] // width * width
-        parts = vector(sums[..., :whole], real[..., :whole]), scalar(
-            sums[..., whole:], real[..., whole:])
-        return np.concatenate(parts, axis=-1)
-
-    return rule
+    return Lanes(vector, scalar, width)
 
 
 def product_in_float64(
