@@ -1,0 +1,512 @@
+"""How each operator of a .tflite file becomes a function of the tensors it reads.
+
+Every builder looks at the operator once, before any input is known: shapes, options,
+constants and quantizers are checked and folded into a function of the remaining inputs.
+What does not fit raises `ValueError`; `refquant.interop.tflite_program` adds which operator
+it was.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.integer import convolution, movement, pooling
+from refquant.integer.engines import Engine, Sums
+from refquant.integer.layers import NONE, RELU, RELU6, RELU_N1_TO_1
+from refquant.interop.tflite import Model, Operator, Tensor
+from refquant.quantizers.uniform import Uniform
+
+#: Codes of the types that hold any.
+RANGES = {
+    "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
+    "uint8": (0, 255), "int4": (-8, 7), "int2": (-2, 1),
+}
+ACTIVATIONS = {0: NONE, 1: RELU, 2: RELU_N1_TO_1, 3: RELU6}
+#: More products than this in one layer are no model but an attack.
+MOST_PRODUCTS = 2**36
+#: Binary operators on 8-bit codes become a table of 2**16 entries from this size on.
+TABLE_FROM = 4096
+
+#: What a builder gives: a function of the values of the operator's inputs, in their order.
+Step = Callable[..., Array | tuple[Array, ...]]
+
+
+class Node(NamedTuple):
+    """An operator with the model and the engine around it."""
+
+    model: Model
+    operator: Operator
+    engine: Engine
+
+    def tensor(self, k: int) -> Tensor:
+        """Input k."""
+        inputs = self.operator.inputs
+        if k >= len(inputs) or inputs[k] < 0:
+            raise ValueError(f"input {k} must be there")
+        return self.model.tensors[inputs[k]]
+
+    def has(self, k: int) -> bool:
+        """Whether there is an input k."""
+        return k < len(self.operator.inputs) and self.operator.inputs[k] >= 0
+
+    def output(self, k: int = 0) -> Tensor:
+        """Output k."""
+        if k >= len(self.operator.outputs):
+            raise ValueError(f"output {k} must be there")
+        return self.model.tensors[self.operator.outputs[k]]
+
+    def constant(self, k: int) -> Array:
+        """Values of input k, which must stand in the file."""
+        data = self.tensor(k).data
+        if data is None:
+            raise ValueError(f"input {k} must be a constant")
+        return data
+
+    def numbers(self, k: int) -> list[int]:
+        """A constant vector of whole numbers, or a single one."""
+        data = self.constant(k)
+        if data.dtype.kind not in "iu" or data.ndim > 2:
+            raise ValueError(f"input {k} must be whole numbers; got {data.dtype}")
+        return [int(n) for n in data.ravel()]
+
+    def option(self, name: str) -> int:
+        """A whole number among the options."""
+        value = self.operator.options.get(name, 0)
+        return int(value) if isinstance(value, (int, float)) else 0
+
+    def real(self, name: str) -> float:
+        """A real number among the options."""
+        value = self.operator.options.get(name, 0.0)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    @property
+    def activation(self) -> tuple[float, float]:
+        """The interval of the fused activation."""
+        code = self.option("activation")
+        if code not in ACTIVATIONS:
+            raise ValueError(f"the fused activation must be one of RELU's kin; got {code}")
+        return ACTIVATIONS[code]
+
+
+def quantizer(tensor: Tensor) -> Uniform:
+    """The quantizer of a tensor with one scale."""
+    return _uniform(tensor, 1)
+
+
+def _uniform(tensor: Tensor, most: int) -> Uniform:
+    if "float" in tensor.dtype:
+        raise ValueError(f"float models are not integer programs; got {tensor.dtype}")
+    if tensor.dtype not in RANGES:
+        raise ValueError(f"a tensor must hold codes; got {tensor.dtype}")
+    if tensor.scale.size not in {1, most}:
+        raise ValueError(f"a tensor must have one scale; got {tensor.scale.size}")
+    scale, zero = tensor.scale, tensor.zero_point
+    if tensor.scale.size == 1:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    return Uniform(scale, zero, *RANGES[tensor.dtype])
+
+
+def _activations(node: Node, *indices: int) -> list[Uniform]:
+    """Quantizers of inputs, and of the output behind them."""
+    tensors = [*(node.tensor(k) for k in indices), node.output()]
+    for tensor in tensors:
+        if tensor.dtype not in ("int8", "int16", "uint8"):
+            _uniform(tensor, 1)
+            raise ValueError(f"it must read and write int8 or int16; got {tensor.dtype}")
+    return [quantizer(tensor) for tensor in tensors]
+
+
+def _weights(node: Node, k: int, axis: int) -> tuple[Array, Uniform]:
+    """Constant weights with the output channel first, and their quantizer."""
+    tensor, data = node.tensor(k), node.constant(k)
+    if tensor.dtype not in ("int8", "int4", "int2"):
+        _uniform(tensor, 1)
+        raise ValueError(f"weights must be int8, int4 or int2; got {tensor.dtype}")
+    w = _uniform(tensor, tensor.shape[axis] if len(tensor.shape) > axis else 1)
+    if w.scale.size > 1 and w.zero_point.any():
+        raise ValueError("weights with several scales must have zero point 0")
+    return data, w
+
+
+def _bias(node: Node, k: int, count: int) -> Array | None:
+    if not node.has(k):
+        return None
+    bias = node.constant(k)
+    if bias.dtype.kind not in "i" or bias.size != count:
+        raise ValueError(f"the bias must be {count} integers; got {bias.dtype} {bias.shape}")
+    return bias.ravel()
+
+
+def _arithmetic(sums: Sums, x: Uniform, bias: Array | None) -> dict[str, Callable[..., Array]]:
+    if x.qmax <= 255:
+        chosen = sums.narrow
+    elif bias is None:
+        chosen = sums.bare
+    else:
+        chosen = sums.wide if bias.dtype.itemsize == 8 else sums.short
+    return {"rule": chosen.rule, "product": chosen.product}
+
+
+def _image_shape(tensor: Tensor) -> tuple[int, int, int, int]:
+    if len(tensor.shape) != 4 or 0 in tensor.shape:
+        raise ValueError(f"an image must have four axes, none empty; got {tensor.shape}")
+    b, h, w, c = tensor.shape
+    return b, h, w, c
+
+
+def _window(
+    node: Node, image: Tensor, kernel: tuple[int, int], dilated: bool
+) -> convolution.Window:
+    strides = node.option("stride_h"), node.option("stride_w")
+    dilations = (node.option("dilation_h"), node.option("dilation_w")) if dilated else (1, 1)
+    if min(*strides, *dilations, *kernel) < 1 or max(*strides, *dilations, *kernel) > 2**16:
+        raise ValueError(
+            f"strides, dilations and kernel must be from 1 to 65536; got {strides}, "
+            f"{dilations}, {kernel}")
+    size = _image_shape(image)[1:3]
+    place = convolution.valid if node.option("padding") == 1 else convolution.same
+    window = place(size, kernel, strides, dilations)
+    grown = [n + sum(p) for n, p in zip(size, window.padding, strict=True)]
+    if math.prod(grown) * image.shape[0] * image.shape[3] > 2**27:
+        raise ValueError(f"the padded image must be of reasonable size; got {tuple(grown)}")
+    return window
+
+
+def _require_work(node: Node, weight: Tensor, per_output: int) -> None:
+    products = math.prod(node.output().shape) * per_output
+    if products > MOST_PRODUCTS:
+        raise ValueError(f"it must take at most 2**36 products; got {products}")
+
+
+def _convolution(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    weight, w = _weights(node, 1, 0)
+    _, kh, kw, depth = _image_shape(node.tensor(1))
+    bias = _bias(node, 2, len(weight))
+    window = _window(node, node.tensor(0), (kh, kw), True)
+    _require_work(node, node.tensor(1), kh * kw * depth)
+    return convolution.convolution(
+        weight, bias, x, w, y, window, activation=node.activation,
+        **_arithmetic(node.engine.convolution, x, bias))
+
+
+def _depthwise(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    weight, w = _weights(node, 1, 3)
+    one, kh, kw, out = _image_shape(node.tensor(1))
+    if one != 1:
+        raise ValueError(f"depthwise weights must have 1 as their first axis; got {one}")
+    bias = _bias(node, 2, out)
+    window = _window(node, node.tensor(0), (kh, kw), True)
+    _require_work(node, node.tensor(1), kh * kw)
+    return convolution.depthwise_convolution(
+        weight.transpose(3, 1, 2, 0), bias, x, w, y, window, activation=node.activation,
+        **_arithmetic(node.engine.depthwise, x, bias))
+
+
+def _transposed(node: Node) -> Step:
+    x, y = _activations(node, 2)
+    weight, w = _weights(node, 1, 0)
+    out, kh, kw, depth = _image_shape(node.tensor(1))
+    bias = _bias(node, 3, out)
+    output, image = node.output(), _image_shape(node.tensor(2))
+    window = _window(node, output, (kh, kw), False)
+    if node.numbers(0) != list(output.shape):
+        raise ValueError(f"the output must have the shape {node.numbers(0)}; got {output.shape}")
+    _require_work(node, node.tensor(1), kh * kw * depth)
+    if math.prod(image) * kh * kw * out > MOST_PRODUCTS:
+        raise ValueError("it must take at most 2**36 products")
+    short = any(k < s for k, s in zip((kh, kw), window.strides, strict=True))
+    apart = short and node.option("padding") == 0
+    sums = node.engine.transposed_apart if apart else node.engine.transposed
+    layer = convolution.transposed_convolution(
+        weight, bias, x, w, y, window, _image_shape(output)[1:3], activation=node.activation,
+        **_arithmetic(sums, x, bias))
+    return lambda shape, weight, x, bias=None: layer(x)
+
+
+def _fully_connected(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    if node.option("weights_format"):
+        raise ValueError("weights must be in the default format; got a shuffled one")
+    weight, w = _weights(node, 1, 0)
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"weights must be a matrix; got {weight.shape}")
+    bias = _bias(node, 2, len(weight))
+    shape = node.output().shape
+    _require_work(node, node.tensor(1), weight.shape[1])
+    layer = convolution.fully_connected(
+        weight, bias, x, w, y, activation=node.activation,
+        **_arithmetic(node.engine.fully_connected, x, bias))
+    size = weight.shape[1]
+    if math.prod(node.tensor(0).shape) % size:
+        raise ValueError(f"the input must be rows of {size}; got {node.tensor(0).shape}")
+    return lambda x, *constants: layer(x.reshape(-1, size)).reshape(shape)
+
+
+def _first_only(layer: Step) -> Step:
+    return lambda x, *constants: layer(x)
+
+
+def _binary(name: str) -> Callable[[Node], Step]:
+    def build(node: Node) -> Step:
+        a, b, y = _activations(node, 0, 1)
+        function, activation = getattr(node.engine, name), node.activation
+        shape = np.broadcast_shapes(node.tensor(0).shape, node.tensor(1).shape)
+        narrow = max(a.qmax - a.qmin, b.qmax - b.qmin) == 255
+
+        def direct(first: Array, second: Array) -> Array:
+            codes: Array = function(first, second, a, b, y, activation=activation)
+            return codes
+
+        if not narrow or math.prod(shape) < TABLE_FROM:
+            return direct
+        rows, columns = (np.arange(q.qmin, q.qmax + 1) for q in (a, b))
+        table = direct(rows[:, None], columns[None, :]).astype(np.int32).ravel()
+        start = -(a.qmin * 256 + b.qmin)
+        return lambda first, second: table.take((first << 8) + second + start)
+
+    return build
+
+
+def _table(function: Callable[[Array], Array], x: Uniform) -> Step:
+    """One value per code of 8 bits, computed once; wider codes are computed each time."""
+    if x.qmax - x.qmin > 255:
+        return function
+    table, start = function(np.arange(x.qmin, x.qmax + 1)), -x.qmin
+    return lambda codes: table.take(codes + start)
+
+
+def _unary(name: str) -> Callable[[Node], Step]:
+    def build(node: Node) -> Step:
+        x, y = _activations(node, 0)
+        function = getattr(node.engine, name)
+        return _table(lambda codes: function(codes, x, y), x)
+
+    return build
+
+
+def _relu(activation: tuple[float, float]) -> Callable[[Node], Step]:
+    def build(node: Node) -> Step:
+        x, y = _activations(node, 0)
+        function = node.engine.relu
+        return _table(lambda codes: function(codes, x, y, activation=activation), x)
+
+    return build
+
+
+def _leaky_relu(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    alpha, function = node.real("alpha"), node.engine.leaky_relu
+    if not 0 <= alpha < 2**16:
+        raise ValueError(f"alpha must be from 0 to 65536; got {alpha}")
+    return _table(lambda codes: function(codes, x, y, alpha=alpha), x)
+
+
+def _softmax(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    beta, function = node.real("beta"), node.engine.softmax
+    if not node.tensor(0).shape:
+        raise ValueError("softmax must have an axis; got a single number")
+    return lambda codes: function(codes, x, y, beta=beta)
+
+
+def _pool(function: Callable[..., Array]) -> Callable[[Node], Step]:
+    def build(node: Node) -> Step:
+        x, y = _activations(node, 0)
+        if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+            raise ValueError("a pool must have the same scale and zero point before and after")
+        kernel = node.option("filter_h"), node.option("filter_w")
+        window, activation = _window(node, node.tensor(0), kernel, False), node.activation
+        _require_work(node, node.tensor(0), kernel[0] + kernel[1])
+        return lambda codes: function(codes, kernel, window, y, activation=activation)
+
+    return build
+
+
+def _mean(node: Node) -> Step:
+    x, y = _activations(node, 0)
+    rank, shape, function = len(node.tensor(0).shape), node.output().shape, node.engine.mean
+    axis = _axes(node.numbers(1), rank)
+    if 0 in node.tensor(0).shape:
+        raise ValueError("a mean must be one of something; got an empty tensor")
+    keep = bool(node.option("keep_dims"))
+    return lambda codes, *constants: function(codes, axis, x, y, keep=keep).reshape(shape)
+
+
+def _axes(numbers: list[int], rank: int) -> tuple[int, ...]:
+    if any(not -rank <= n < rank for n in numbers):
+        raise ValueError(f"axes must lie in a tensor of rank {rank}; got {numbers[:8]}")
+    return tuple(sorted({n % rank for n in numbers}))
+
+
+def _quantize(node: Node) -> Step:
+    source, target = node.tensor(0), node.output()
+    if source.dtype == "float32":
+        y, encode = quantizer(target), node.engine.quantize
+        return lambda values: encode(values, y)
+    x, y = quantizer(source), quantizer(target)
+    function = node.engine.requantize
+    return lambda codes: function(codes, x, y)
+
+
+def _dequantize(node: Node) -> Step:
+    if node.output().dtype != "float32":
+        raise ValueError(f"it must write float32; got {node.output().dtype}")
+    x, function = quantizer(node.tensor(0)), node.engine.dequantize
+    return lambda codes: function(codes, x)
+
+
+def _require_kept(node: Node, *indices: int) -> None:
+    """Data that only moves keeps its type, scale and zero point."""
+    after = node.output()
+    for k in indices:
+        before = node.tensor(k)
+        same = before.dtype == after.dtype and before.scale.size == after.scale.size and (
+            np.array_equal(before.scale, after.scale)
+            and np.array_equal(before.zero_point, after.zero_point))
+        if not same:
+            raise ValueError(
+                f"input {k} and the output must share type, scale and zero point; got "
+                f"{before.dtype} and {after.dtype}")
+
+
+def _reshape(node: Node) -> Step:
+    _require_kept(node, 0)
+    before, after = node.tensor(0).shape, node.output().shape
+    if math.prod(before) != math.prod(after):
+        raise ValueError(f"the shapes must hold the same elements; got {before} and {after}")
+    return lambda x, *constants: x.reshape(after)
+
+
+def _transpose(node: Node) -> Step:
+    _require_kept(node, 0)
+    order = node.numbers(1)
+    if sorted(order) != list(range(len(node.tensor(0).shape))):
+        raise ValueError(f"the order of axes must name each once; got {order[:8]}")
+    return lambda x, *constants: np.ascontiguousarray(x.transpose(order))
+
+
+def _pad(node: Node) -> Step:
+    _require_kept(node, 0)
+    widths = node.constant(1)
+    if widths.dtype.kind != "i" or widths.shape != (len(node.tensor(0).shape), 2):
+        raise ValueError(f"widths must be a pair per axis; got {widths.dtype} {widths.shape}")
+    grown = [n + int(p.sum()) for n, p in zip(node.tensor(0).shape, widths, strict=True)]
+    if (widths < 0).any() or grown != list(node.output().shape):
+        raise ValueError(f"the padded shape must be {node.output().shape}; got {grown[:8]}")
+    if node.tensor(0).dtype == "float32":
+        raise ValueError("float models are not integer programs; got float32")
+    y = quantizer(node.output())
+    code = int(node.constant(2).ravel()[0]) if node.has(2) and node.constant(2).size else None
+    return lambda x, *constants: movement.pad(x, widths, y, code=code)
+
+
+def _concatenation(node: Node) -> Step:
+    count, rank = len(node.operator.inputs), len(node.output().shape)
+    parts = [node.tensor(k) for k in range(count)]
+    (axis,) = _axes([node.option("axis")], rank)
+    if any(len(p.shape) != rank for p in parts) or not parts:
+        raise ValueError(f"the parts must have rank {rank}; got {[len(p.shape) for p in parts]}")
+    if node.option("activation"):
+        raise ValueError("joined codes must have no fused activation")
+    if parts[0].dtype not in RANGES or not parts[0].scale.size:
+        _require_kept(node, *range(count))
+        return lambda *values: np.concatenate(values, axis=axis)
+    quantizers = [quantizer(t) for t in (*parts, node.output())]
+    movement.concatenate([np.zeros(0, np.int32)] * count, quantizers, axis=0)
+    return lambda *values: movement.concatenate(values, quantizers, axis=axis)
+
+
+def _strided_slice(node: Node) -> Step:
+    _require_kept(node, 0)
+    begin, end, strides = (node.numbers(k) for k in (1, 2, 3))
+    masks = {k: node.option(k) for k in ("begin_mask", "end_mask", "shrink_axis_mask")}
+    if node.option("ellipsis_mask") or node.option("new_axis_mask") or node.option("offset"):
+        raise ValueError("a slice must have no ellipsis, new axis or offset")
+    shape = node.output().shape
+    empty: Array = np.broadcast_to(np.zeros((), np.int8), node.tensor(0).shape)
+    try:
+        movement.strided_slice(empty, begin, end, strides, **masks).reshape(shape)
+    except IndexError as err:
+        raise ValueError(str(err)) from None
+    return lambda x, *constants: np.ascontiguousarray(
+        movement.strided_slice(x, begin, end, strides, **masks)).reshape(shape)
+
+
+def _slice(node: Node) -> Step:
+    _require_kept(node, 0)
+    begin, size = node.numbers(1), node.numbers(2)
+    before = node.tensor(0).shape
+    if not len(begin) == len(size) == len(before):
+        raise ValueError(f"begin and size must have one place per axis; got {begin[:8]}")
+    picks = []
+    for n, first, count in zip(before, begin, size, strict=True):
+        last = n if count == -1 else first + count
+        if not 0 <= first <= last <= n:
+            raise ValueError(f"a slice must lie in {before}; got {begin} and {size}")
+        picks.append(slice(first, last))
+    pick = tuple(picks)
+    return lambda x, *constants: np.ascontiguousarray(x[pick])
+
+
+def _split(node: Node) -> Step:
+    rank, count = len(node.tensor(1).shape), len(node.operator.outputs)
+    (axis,) = _axes(node.numbers(0)[:1], rank)
+    if not count or node.tensor(1).shape[axis] % count:
+        raise ValueError(f"{node.tensor(1).shape} must divide into {count} parts")
+    return lambda axis_, x: tuple(np.split(x, count, axis))
+
+
+def _pack(node: Node) -> Step:
+    count, rank = len(node.operator.inputs), len(node.output().shape)
+    _require_kept(node, *range(count))
+    (axis,) = _axes([node.option("axis")], rank)
+    return lambda *parts: np.stack(parts, axis)
+
+
+def _unpack(node: Node) -> Step:
+    _require_kept(node, 0)
+    shape, count = node.tensor(0).shape, len(node.operator.outputs)
+    (axis,) = _axes([node.option("axis")], len(shape))
+    if shape[axis] != count:
+        raise ValueError(f"axis {axis} of {shape} must have {count} places")
+    return lambda x: tuple(np.moveaxis(x, axis, 0))
+
+
+BUILDERS: dict[str, Callable[[Node], Step]] = {
+    "CONV_2D": lambda node: _first_only(_convolution(node)),
+    "DEPTHWISE_CONV_2D": lambda node: _first_only(_depthwise(node)),
+    "TRANSPOSE_CONV": _transposed,
+    "FULLY_CONNECTED": _fully_connected,
+    "ADD": _binary("add"),
+    "SUB": _binary("subtract"),
+    "MUL": _binary("multiply"),
+    "AVERAGE_POOL_2D": _pool(pooling.average_pool),
+    "MAX_POOL_2D": _pool(pooling.max_pool),
+    "MEAN": _mean,
+    "SOFTMAX": _softmax,
+    "LOGISTIC": _unary("logistic"),
+    "TANH": _unary("tanh"),
+    "RELU": _relu(RELU),
+    "RELU_N1_TO_1": _relu(RELU_N1_TO_1),
+    "RELU6": _unary("relu6"),
+    "LEAKY_RELU": _leaky_relu,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "CONCATENATION": _concatenation,
+    "RESHAPE": _reshape,
+    "SQUEEZE": _reshape,
+    "EXPAND_DIMS": _reshape,
+    "TRANSPOSE": _transpose,
+    "STRIDED_SLICE": _strided_slice,
+    "SLICE": _slice,
+    "SPLIT": _split,
+    "PACK": _pack,
+    "UNPACK": _unpack,
+    "QUANTIZE": _quantize,
+    "DEQUANTIZE": _dequantize,
+}

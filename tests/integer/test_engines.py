@@ -1,0 +1,90 @@
+"""Engines: where they agree, and the differences they are known for."""
+
+import numpy as np
+import pytest
+
+from refquant.integer.engines import ENGINES, LITERT_REF, LITERT_X86, TFLM, XNNPACK, Engine, Sums
+from refquant.integer.requantize import double_away, double_up, in_float32, in_float64
+from refquant.quantizers.uniform import Uniform
+
+CODES = np.arange(-128, 128)
+
+
+def q(scale, zero=0, bits=8):
+    return Uniform(np.array(scale, np.float32), np.array(zero), -(2 ** (bits - 1)),
+                   2 ** (bits - 1) - 1)
+
+
+def test_rules_of_the_atlas():
+    assert [e.convolution.narrow.rule for e in ENGINES.values()] == [
+        double_away, double_away, double_up, in_float32]
+    assert [e.fully_connected.narrow.rule for e in ENGINES.values()] == [
+        double_away, in_float64, double_up, in_float32]
+    assert all(isinstance(e, Engine) and isinstance(e.depthwise, Sums) for e in ENGINES.values())
+
+
+def test_sixteen_bit_codes_pass_xnnpack_by():
+    a = q(0.001, 0, 16)
+    codes = np.arange(-32768, 32768, 7)
+    for name in ("add", "subtract", "multiply"):
+        there, here = (getattr(e, name)(codes, codes[::-1], a, a, a) for e in (XNNPACK, LITERT_X86))
+        assert (there == here).all()
+    assert (XNNPACK.requantize(codes, a, q(0.002, 0, 16))
+            == TFLM.requantize(codes, a, q(0.002, 0, 16))).all()
+
+
+def test_requantizing_rounds_by_position_in_the_optimized_kernels():
+    x, y = q(0.05), q(0.2)                          # -2 / 4 is a tie
+    codes = np.full(17, -2)
+    assert TFLM.requantize(codes, x, y).tolist() == [-1] * 17
+    assert LITERT_X86.requantize(codes, x, y).tolist() == [0] * 16 + [-1]
+
+
+def test_mean_of_the_optimized_kernels_folds_the_zero_point():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-128, 128, (1, 7, 7, 24))
+    x, y = q(0.05, 30), q(0.041, -11)
+    ways = [e.mean(codes, (1, 2), x, y, keep=True) for e in ENGINES.values()]
+    assert all(w.shape == (1, 1, 1, 24) for w in ways)
+    assert max(np.abs(w - ways[0]).max() for w in ways) == 1
+    line = LITERT_X86.mean(codes, (3,), x, y, keep=True)
+    lost = LITERT_X86.mean(codes, (1, 2), x, y, keep=False)
+    assert (lost == LITERT_REF.mean(codes, (1, 2), x, y, keep=False)).all()
+    assert (line == LITERT_REF.mean(codes, (3,), x, y, keep=True)).all()
+
+
+def test_relu6_of_tflm_forgets_to_rescale():
+    x, y = q(0.05), q(0.1)
+    assert TFLM.relu6(np.array([60]), x, y) == 60
+    assert LITERT_REF.relu6(np.array([60]), x, y) == 30
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+def test_every_engine_squashes_within_two_codes(engine):
+    x = q(0.05, 4)
+    real = (CODES - 4) * 0.05
+    logistic = engine.logistic(CODES, x, q(1 / 256, -128))
+    assert np.abs(logistic + 128 - np.clip(256 / (1 + np.exp(-real)), 0, 255)).max() < 2
+    tanh = engine.tanh(CODES, x, q(1 / 128))
+    assert np.abs(tanh - np.clip(128 * np.tanh(real), -128, 127)).max() < 2
+    softmax = engine.softmax(CODES[None, ::32], x, q(1 / 256, -128), beta=1.0)
+    exp = np.exp(0.05 * CODES[::32])
+    assert np.abs(softmax + 128 - 256 * exp / exp.sum()).max() < 2
+    wide = engine.softmax(CODES[None, ::32] * 16, q(0.01, 0, 16), q(2.0**-15, 0, 16), beta=1.0)
+    exp = np.exp(0.16 * CODES[::32])
+    assert np.abs(wide - 32768 * exp / exp.sum()).max() < 200
+
+
+def test_floats_become_codes_and_come_back():
+    y = q(0.1, 3)
+    for engine in ENGINES.values():
+        codes = engine.quantize(np.float32([0.0, 1.0, -100]), y)
+        assert codes.tolist() == [3, 13, -128]
+        assert np.abs(engine.dequantize(codes, y) - [0, 1, -13.1]).max() < 1e-5
+
+
+def test_leaky_relu_and_relu_of_every_engine():
+    x = q(0.1, 3)
+    for engine in ENGINES.values():
+        assert engine.leaky_relu(np.array([13, -7]), x, x, alpha=0.5).tolist() == [13, -2]
+        assert engine.relu(np.array([13, -7]), x, x, activation=(-1.0, 1.0)).tolist() == [13, -7]
