@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from types import ModuleType
 
@@ -76,16 +76,17 @@ def least_time(
     runs: Sequence[Callable[[], object]],
     repeats: int = 3,
     *,
-    before: Callable[[Callable[[], object]], object] = lambda run: None,
+    before: Sequence[Callable[[], object]] | None = None,
 ) -> list[float]:
     """Least seconds of each of several calls, in turns, so that all meet the same machine.
 
-    `before` is called with each run just before its time is taken.
+    Just before the time of a run is taken, its own function of `before` is called.
     """
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
-        for record, run in zip(seconds, runs, strict=True):
-            before(run)
+        for i, (record, run) in enumerate(zip(seconds, runs, strict=True)):
+            if before:
+                before[i]()
             start = perf_counter()
             run()
             record.append(perf_counter() - start)
@@ -98,19 +99,43 @@ def share_of_time(ours: Callable[[], object], theirs: Callable[[], object]) -> f
     return mine / other
 
 
-#: What happens just before a call is timed: its operands leave the caches, or it ran already.
+def cold(run: Callable[[], object], code: Callable[[], object] = lambda: None) -> None:
+    """Operands out of the caches; the code back in, if `code` is the same call of small ones.
+
+    Otherwise the interpreter is evicted too, and a call of many small steps waits for it.
+    """
+    evict()
+    code()
+
+
+def hot(run: Callable[[], object], code: Callable[[], object] = lambda: None) -> None:
+    """Operands in the caches, as far as they fit."""
+    run()
+
+
+#: What happens just before a call is timed.
 #: Matched states matter: candidates listed in a row warm each other, and evict the big peer.
-OPERANDS = {"cold": lambda run: evict(), "hot": lambda run: run()}
+OPERANDS = {"cold": cold, "hot": hot}
 
 
-def matched_times(runs: Sequence[Callable[[], object]], operands: str) -> list[float]:
+def matched_times(
+    runs: Sequence[Callable[[], object]],
+    operands: str,
+    codes: Sequence[Callable[[], object]] | None = None,
+) -> list[float]:
     """Least seconds of each call, all from the state of caches that `operands` names."""
-    return least_time(runs, repeats=1 if QUICK else 25, before=OPERANDS[operands])
+    before = [partial(OPERANDS[operands], run) for run in runs]
+    if codes:
+        before = [partial(state, code) for state, code in zip(before, codes, strict=True)]
+    return least_time(runs, repeats=1 if QUICK else 25, before=before)
 
 
 def matched_share(
-    ours: Callable[[], object], theirs: Callable[[], object], operands: str
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    operands: str,
+    codes: Sequence[Callable[[], object]] | None = None,
 ) -> float:
     """Time of `ours` over that of `theirs`, side by side, from matched states of the caches."""
-    mine, other = matched_times([ours, theirs], operands)
+    mine, other = matched_times([ours, theirs], operands, codes)
     return mine / other

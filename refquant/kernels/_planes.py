@@ -1,6 +1,7 @@
 """Bit planes in words of 64, and the one loop that all popcount products share."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -12,9 +13,11 @@ Tile: TypeAlias = tuple[slice, slice]
 
 WORD = 64
 
-#: Words of a tile, a megabyte: eight calls for a plane of a 4096 x 4096 weight. Smaller tiles
-#: would stay in a nearer cache, and lose more to the calls.
-TILE = 2**17
+#: Words of a tile, 256 kB: two planes of the weight and the scratch share a cache of a megabyte,
+#: while all words of x pass over them.
+TILE = 2**15
+#: Counts kept until they are summed, 2 MB: of eight planes and 64 words, one sum instead of eight.
+COUNTS = 2**21
 #: Rows of a weight side by side in a tile, along which each word of x is broadcast.
 ROWS = 2**12
 #: Words of a row in a tile: the sum of their counts fits 16 bits.
@@ -56,8 +59,8 @@ class Planes(NamedTuple):
     @property
     def bounds(self) -> tuple[int, int]:
         """Least and largest code."""
-        low = self.offset + sum(min(c, 0) for c in self.coefficients)
-        return low, self.offset + sum(max(c, 0) for c in self.coefficients)
+        low = self.offset + sum([c for c in self.coefficients if c < 0])
+        return low, low + sum(map(abs, self.coefficients))
 
 
 _P = TypeVar("_P", bound=Planes)
@@ -125,7 +128,7 @@ def require_sums(x: Planes, low: int, high: int, weight: Planes) -> None:
         raise ValueError(
             f"`x` must have rows of {weight.length} codes, like `weight`; got {x.length}"
         )
-    most = max(abs(a * b) for a in x.bounds for b in (low, high)) * x.length
+    most = max(map(abs, x.bounds)) * max(abs(low), abs(high)) * x.length
     if most >= 2**31:
         raise ValueError(f"`x` and `weight` must have sums that fit int32; got up to {most}")
 
@@ -140,27 +143,34 @@ def add_counts(
     plane i is added `factor` times its coefficient of x.
     """
     n, rows = y.shape
-    side = min(rows, ROWS)
-    step = min(TILE // max(side, 1), MOST_WORDS)
-    scratch, numbers = np.empty(step * side, np.uint64), np.empty(step * side, np.uint8)
+    planes, words, _ = x.words.shape
+    columns = x.words.transpose(2, 0, 1).reshape(n * planes, words, 1)
+    side, together = max(min(rows, ROWS), 1), min(n * planes, COUNTS // TILE)
+    step = TILE // side
+    deep = min(max(COUNTS // (side * max(together, 1)) // step, 1) * step, MOST_WORDS)
+    scratch = np.empty((step, side), np.uint64)
+    numbers = np.empty((together, min(deep, words), side), np.uint8)
     with np.errstate():                            # on leaving, it restores the buffer as well
         # numpy copies an operand that is broadcast along less than a buffer, 8192 elements by
         # default, word by word: twice the time of the logical operation.
         np.setbufsize(max(side // 16 * 16, 16))
-        for across in _pieces(rows, side):
-            for down in _pieces(x.words.shape[1], step):
-                shape = down.stop - down.start, across.stop - across.start
-                common = scratch[: shape[0] * shape[1]].reshape(shape)
-                counts = numbers[: common.size].reshape(shape)
-                for j in range(n):
-                    for plane, coefficient in zip(x.words, x.coefficients, strict=True):
-                        meet((down, across), plane[down, j, np.newaxis], common)
-                        np.bitwise_count(common, out=counts)
-                        # In int32, which wraps: the final sum fits, so nothing is lost.
-                        total = np.add.reduce(counts, axis=0, dtype=np.uint16).astype(np.int32)
-                        total *= factor * coefficient
-                        y[j, across] += total
+        for across, some, block in product(
+            _pieces(0, rows, side), _pieces(0, len(columns), together), _pieces(0, words, deep)
+        ):
+            counts = numbers[: some.stop - some.start, : block.stop - block.start]
+            counts = counts[:, :, : across.stop - across.start]
+            for down in _pieces(block.start, block.stop, step):
+                common = scratch[: down.stop - down.start, : counts.shape[2]]
+                here = slice(down.start - block.start, down.stop - block.start)
+                for column, counted in zip(columns[some], counts, strict=True):
+                    meet((down, across), column[down], common)
+                    np.bitwise_count(common, out=counted[here])
+            for i, counted in enumerate(counts, some.start):
+                total = np.add.reduce(counted, axis=0, dtype=np.uint16).astype(np.int32)
+                # In int32, which wraps: the final sum fits, so nothing is lost.
+                total *= factor * x.coefficients[i % planes]
+                y[i // planes, across] += total
 
 
-def _pieces(n: int, most: int) -> list[slice]:
-    return [slice(start, min(start + most, n)) for start in range(0, n, max(most, 1))]
+def _pieces(start: int, stop: int, most: int) -> list[slice]:
+    return [slice(i, min(i + most, stop)) for i in range(start, stop, max(most, 1))]

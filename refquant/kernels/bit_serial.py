@@ -106,7 +106,7 @@ def unpack(planes: Planes) -> Array:
 def product(x: Planes, weight: Planes) -> Array:
     r"""``x @ weight.T`` of the codes, exactly, one AND and one popcount for each pair of planes.
 
-    Beside the arguments and the result it needs 1.2 MB, whatever their shape.
+    Beside the arguments and the result it needs a copy of `x` and 2.4 MB.
 
     Parameters
     ----------
@@ -187,5 +187,5 @@ def _constants(x: Planes, weight: Planes) -> Array:
     """What the offsets contribute to each element of the product."""
     of_x = weight.offset * (np.array(x.coefficients, np.int64) @ x.ones)
     of_weight = x.offset * (np.array(weight.coefficients, np.int64) @ weight.ones)
-    both = x.offset * weight.offset * x.length
-    return (of_x[:, np.newaxis] + of_weight + both).astype(np.int32)
+    of_weight += x.offset * weight.offset * x.length
+    return of_x.astype(np.int32)[:, np.newaxis] + of_weight.astype(np.int32)

@@ -143,7 +143,7 @@ def unpack(planes: Trits) -> Array:
 def product(x: Planes, weight: Trits) -> Array:
     """``x @ weight.T`` for activations of a few bits, exactly: one popcount a plane of x.
 
-    Beside the arguments and the result it needs 1.2 MB, whatever their shape.
+    Beside the arguments and the result it needs a copy of `x` and 2.4 MB.
 
     Parameters
     ----------

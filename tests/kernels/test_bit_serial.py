@@ -1,5 +1,7 @@
 """Products of bit planes, judged by Python integers and by the matrix product of the codes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -84,15 +86,30 @@ def with_dirt(planes, dirt):
     return planes._replace(words=words)
 
 
-@pytest.mark.parametrize(("tile", "rows", "most"), [(8, 4, 2), (1, 3, 9), (64, 16, 1), (5, 7, 3)])
-def test_tiles_do_not_show(tile, rows, most, monkeypatch):
+@pytest.mark.parametrize(
+    ("tile", "counts", "rows", "most"),
+    [(8, 8, 4, 2), (3, 9, 3, 9), (64, 640, 16, 1), (7, 70, 7, 3), (8, 64, 8, 1023), (32, 96, 9, 7)],
+)
+def test_tiles_do_not_show(tile, counts, rows, most, monkeypatch):
     rng = np.random.default_rng(0)
     x, w = rng.integers(-8, 8, (3, 333)), rng.integers(0, 4, (29, 333))
-    monkeypatch.setattr(_planes, "TILE", max(tile, rows))
+    monkeypatch.setattr(_planes, "TILE", tile)
+    monkeypatch.setattr(_planes, "COUNTS", counts)
     monkeypatch.setattr(_planes, "ROWS", rows)
     monkeypatch.setattr(_planes, "MOST_WORDS", most)
     planes_x, weight = bit_serial.pack(x, bits=4, signed=True), bit_serial.pack(w, bits=2)
     assert np.array_equal(bit_serial.product(planes_x, weight), x @ w.T)
+
+
+def test_scratch_is_bounded_whatever_the_shape():
+    weight = bit_serial.pack(np.ones((5000, 640), np.uint8), bits=1)
+    x = bit_serial.pack(np.ones((100, 640), np.uint8), bits=8)
+    bit_serial.product(x, weight)                      # the first call imports what it needs
+    tracemalloc.start()
+    y = bit_serial.product(x, weight)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - y.nbytes < 2.5e6 + x.words.nbytes
 
 
 def test_counts_of_a_long_row_do_not_overflow():

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, Benchmark, matched_share, need
+from benchmarks.common import OPERANDS, QUICK, Benchmark, matched_share, need
 
+#: Inputs and outputs of the layer, and of a small one that runs the same code.
+SIDE, SMALL_SIDE = 512 if QUICK else 4096, 256
 #: Multiplications to a tile that OpenBLAS takes without copying its operands first: for few
 #: rows, tiles are nearly twice as fast as one call, so they are the fair dense peer.
 SMALL = 1_000_000
@@ -119,14 +121,19 @@ DENSE = {
 
 
 class _Product(Benchmark):
-    """One product a sample, from operands that are cold or hot; `prepare` says which."""
+    """One product a sample, its operands cold or hot.
+
+    ``call_of(impl, side, ...)`` makes the call for a weight of `side` x `side`.
+    """
 
     timeout = 120.0
     number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
 
-    def prepare(self, ours, call, operands):
-        self.ours, self.call, self.operands = ours, call, operands
-        OPERANDS[operands](call)
+    def prepare(self, call_of, impl, operands, *how):
+        self.ours, self.call = call_of("refquant", SIDE, *how), call_of(impl, SIDE, *how)
+        self.codes = [call_of(name, SMALL_SIDE, *how) for name in ("refquant", impl)]
+        self.operands = operands
+        OPERANDS[operands](self.call, self.codes[1])
 
     def time_product(self, *params):
         self.call()
@@ -136,7 +143,7 @@ class _Product(Benchmark):
 
     def track_time_of_refquant_over_this(self, *params):
         """Time of refquant over that of `impl`, side by side."""
-        return matched_share(self.ours, self.call, self.operands)
+        return matched_share(self.ours, self.call, self.operands, self.codes)
 
     track_time_of_refquant_over_this.unit = "ratio"
 

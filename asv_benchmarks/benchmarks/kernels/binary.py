@@ -4,11 +4,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Quality
-from benchmarks.kernels._peers import DENSE, _Product, scratch
+from benchmarks.common import OPERANDS, Quality
+from benchmarks.kernels._peers import DENSE, SIDE, _Product, scratch
 from refquant.kernels import binary
-
-SIDE = 128 if QUICK else 4096
 
 
 def refquant(x, weight):
@@ -24,13 +22,13 @@ def packing_too(x, weight):
 IMPL = {"refquant": refquant, "refquant, packing x too": packing_too, **DENSE}
 
 
-def signs(rows):
-    return 2 * np.random.default_rng(0).integers(0, 2, (rows, SIDE), dtype=np.int8) - 1
+def signs(rows, side):
+    return 2 * np.random.default_rng(0).integers(0, 2, (rows, side), dtype=np.int8) - 1
 
 
-@lru_cache(maxsize=3)
-def call_of(impl, rows):
-    return IMPL[impl](signs(rows), signs(SIDE))
+@lru_cache(maxsize=4)
+def call_of(impl, side, rows):
+    return IMPL[impl](signs(rows, side), signs(side, side))
 
 
 class Binary(_Product):
@@ -40,7 +38,7 @@ class Binary(_Product):
     param_names = ("impl", "rows", "operands")
 
     def setup(self, impl, rows, operands):
-        self.prepare(call_of("refquant", rows), call_of(impl, rows), operands)
+        self.prepare(call_of, impl, operands, rows)
 
 
 class BinaryMemory(Quality):
@@ -48,7 +46,7 @@ class BinaryMemory(Quality):
     param_names = ("impl",)
 
     def track_bits_per_weight(self, impl):
-        weight = signs(8)
+        weight = signs(8, SIDE)
         planes = binary.pack((weight + 1) // 2)
         held = planes.words.nbytes if impl == "refquant" else weight.astype(np.float32).nbytes
         return 8 * held / weight.size
@@ -57,6 +55,6 @@ class BinaryMemory(Quality):
 
     def track_scratch(self, impl):
         """Of a product with 8 rows."""
-        return scratch(call_of(impl, 8))
+        return scratch(call_of(impl, SIDE, 8))
 
     track_scratch.unit = "megabytes"

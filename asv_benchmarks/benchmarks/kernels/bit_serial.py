@@ -4,22 +4,21 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK
+from benchmarks.common import OPERANDS
 from benchmarks.kernels._peers import DENSE, _Product
 from refquant.kernels import bit_serial
 
-SIDE = 128 if QUICK else 4096
 IMPL = ["refquant", "float32 BLAS", "numpy int32", "torch int8", "onnxruntime int8"]
 
 
-def codes(rows, bits):
+def codes(shape, bits):
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
-    return np.random.default_rng(0).integers(low, high, (rows, SIDE), dtype=np.int8)
+    return np.random.default_rng(0).integers(low, high, shape, dtype=np.int8)
 
 
-@lru_cache(maxsize=3)
-def call_of(impl, bits):
-    x, weight = codes(1, bits), codes(SIDE, bits)
+@lru_cache(maxsize=4)
+def call_of(impl, side, bits):
+    x, weight = codes((1, side), bits), codes((side, side), bits)
     if impl != "refquant":
         return DENSE[impl](x, weight)
     left, right = (bit_serial.pack(c, bits=bits, signed=True) for c in (x, weight))
@@ -33,4 +32,4 @@ class BitSerial(_Product):
     param_names = ("impl", "bits", "operands")
 
     def setup(self, impl, bits, operands):
-        self.prepare(call_of("refquant", bits), call_of(impl, bits), operands)
+        self.prepare(call_of, impl, operands, bits)

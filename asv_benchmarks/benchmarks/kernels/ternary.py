@@ -4,24 +4,22 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Quality, need
+from benchmarks.common import OPERANDS, Quality, need
 from benchmarks.kernels import _peers
-from benchmarks.kernels._peers import DENSE, _Product, scratch
+from benchmarks.kernels._peers import DENSE, SIDE, _Product, scratch
 from refquant.kernels import binary, bit_serial, packing, ternary
 
-SIDE = 256 if QUICK else 4096
+
+def trits(rows, side):
+    return np.random.default_rng(0).integers(-1, 2, (rows, side), dtype=np.int8)
 
 
-def trits(rows):
-    return np.random.default_rng(0).integers(-1, 2, (rows, SIDE), dtype=np.int8)
-
-
-def activations(bits):
+def activations(bits, side):
     """Signs for 1 bit, integers in two's complement for more."""
     rng, half = np.random.default_rng(1), 2 ** (bits - 1)
     if bits == 1:
-        return 2 * rng.integers(0, 2, (1, SIDE), dtype=np.int8) - 1
-    return rng.integers(-half, half, (1, SIDE), dtype=np.int8)
+        return 2 * rng.integers(0, 2, (1, side), dtype=np.int8) - 1
+    return rng.integers(-half, half, (1, side), dtype=np.int8)
 
 
 def planes(x, bits):
@@ -33,13 +31,13 @@ def onnx_2_bits(x, weight, level=0):
     onnx = need("onnx")
     helper, real = onnx.helper, onnx.TensorProto.FLOAT
     stored = packing.pack((weight + 2).astype(np.uint8), bits=2)        # 2 is their zero
-    blocks = SIDE // 32
+    blocks = x.shape[1] // 32
     constants = [
         onnx.numpy_helper.from_array(stored.reshape(len(weight), blocks, 8), "w"),
         onnx.numpy_helper.from_array(np.ones(len(weight) * blocks, np.float32), "scales"),
     ]
     node = helper.make_node(
-        "MatMulNBits", ["x", "w", "scales"], ["y"], domain="com.microsoft", K=SIDE,
+        "MatMulNBits", ["x", "w", "scales"], ["y"], domain="com.microsoft", K=x.shape[1],
         N=len(weight), bits=2, block_size=32, accuracy_level=level)
     graph = helper.make_graph(
         [node], "product", [helper.make_tensor_value_info("x", real, x.shape)],
@@ -71,9 +69,9 @@ VECTOR = ["refquant", "float32 BLAS", "torch int8", "onnxruntime int8",
           "onnxruntime 2 bits", "onnxruntime 2 bits by int8"]
 
 
-@lru_cache(maxsize=3)
-def vector_of(impl, bits):
-    x, weight = activations(bits), trits(SIDE)
+@lru_cache(maxsize=4)
+def vector_of(impl, side, bits):
+    x, weight = activations(bits, side), trits(side, side)
     if impl != "refquant":
         return PEERS[impl](x, weight)
     left, right = planes(x, bits), ternary.pack(weight)
@@ -87,12 +85,12 @@ class Ternary(_Product):
     param_names = ("impl", "bits", "operands")
 
     def setup(self, impl, bits, operands):
-        self.prepare(vector_of("refquant", bits), vector_of(impl, bits), operands)
+        self.prepare(vector_of, impl, operands, bits)
 
 
-@lru_cache(maxsize=3)
-def batch_of(impl, rows):
-    x, weight = trits(rows), trits(SIDE)
+@lru_cache(maxsize=4)
+def batch_of(impl, side, rows):
+    x, weight = trits(rows, side), trits(side, side)
     if impl != "refquant":
         return PEERS[impl](x, weight)
     left, right = ternary.pack(x), ternary.pack(weight)
@@ -106,7 +104,7 @@ class TernaryBatch(_Product):
     param_names = ("impl", "rows", "operands")
 
     def setup(self, impl, rows, operands):
-        self.prepare(batch_of("refquant", rows), batch_of(impl, rows), operands)
+        self.prepare(batch_of, impl, operands, rows)
 
 
 class TernaryMemory(Quality):
@@ -114,7 +112,7 @@ class TernaryMemory(Quality):
     param_names = ("impl",)
 
     def track_bits_per_weight(self, impl):
-        weight = trits(8)
+        weight = trits(8, SIDE)
         held = {
             "refquant": lambda: ternary.pack(weight).words,
             "base-3 bytes": lambda: packing.pack_trits(weight),
@@ -128,6 +126,6 @@ class TernaryMemory(Quality):
         """Of a product with one row of 8 bits."""
         if impl == "base-3 bytes":
             raise NotImplementedError("not multiplied as they are")
-        return scratch(vector_of(impl, 8))
+        return scratch(vector_of(impl, SIDE, 8))
 
     track_scratch.unit = "megabytes"
