@@ -97,6 +97,34 @@ def _matmul_integer(x: np.ndarray, weight: np.ndarray, *, constant: bool):
     return lambda: session.run(None, feeds)
 
 
+def onnx_4_bits(
+    x: np.ndarray, codes: np.ndarray, scale: np.ndarray, group: int
+) -> Callable[[], object]:
+    """MatMulNBits of onnxruntime: float32 by int4 in groups, zero point 8."""
+    onnx = need("onnx")
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    out, n = codes.shape
+    pairs = codes.astype(np.uint8).reshape(out, n // group, group // 2, 2)
+    stored = {"w": pairs[..., 0] | pairs[..., 1] << 4, "s": scale.astype(np.float32)}
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft",
+        K=n, N=out, bits=4, block_size=group)
+    graph = helper.make_graph(
+        [node], "product", [helper.make_tensor_value_info("x", real, x.shape)],
+        [helper.make_tensor_value_info("y", real, (len(x), out))],
+        [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()])
+    session = one_thread_session(graph, ("com.microsoft",))
+    return lambda: session.run(None, {"x": x})
+
+
+def gguf_4_bits(x: np.ndarray, values: np.ndarray) -> Callable[[], object]:
+    """Q4_0 of gguf, groups of 32: dequantize, then one call of BLAS."""
+    quants = need("gguf.quants")
+    kind = need("gguf").GGMLQuantizationType.Q4_0
+    stored = quants.quantize(values.astype(np.float32), kind)
+    return lambda: x @ quants.dequantize(stored, kind).T
+
+
 def one_thread_session(graph, domains: tuple[str, ...] = ()):
     """A session of onnxruntime on one thread for `graph`."""
     onnx, onnxruntime = need("onnx"), need("onnxruntime")
