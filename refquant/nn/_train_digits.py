@@ -113,7 +113,7 @@ def _write(path: Path, content: bytes) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Train, judge once on the test half, write the weights and a manifest beside them."""
     from rich.progress import Progress
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     parser = argparse.ArgumentParser(description="Train the network that ships with refquant.")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the .npz to write")

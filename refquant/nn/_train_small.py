@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refquant._types import Array
 from refquant.nn._train_digits import (
     _write,
     arithmetic,
@@ -73,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    data, arrays, judged = split(), {}, {}
+    data = split()
+    arrays: dict[str, Array] = {}
+    judged: dict[str, float] = {}
     with threadpool_limits(1), Progress() as bar:
         task = bar.add_task("training", total=3 * SEEDS * options.epochs)
         for architecture in (PLAIN, SEPARABLE, SEPARABLE6):

@@ -222,7 +222,7 @@ def split() -> Split:
     images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int64)
     # The legacy generator: its streams are promised never to change.
-    train, test = np.split(np.random.RandomState(0).permutation(len(images)), [1297])  # noqa: NPY002
+    train, test = np.split(np.random.RandomState(0).permutation(len(images)), [1297])
     return Split(images[train], labels[train], images[test], labels[test])
 
 

@@ -69,7 +69,8 @@ def test_a_concept_that_exists_has_chapter_and_benchmark(row):
 
 #: Infrastructure that carries concepts without being one; the oracle and `testing` hold
 #: implementations of any concept against each other, and teach none of the list.
-CARRIERS = ("nn.", "kernels.elementwise", "kernels.histogram", "apply.", "oracle.", "testing.")
+CARRIERS = ("nn.", "kernels.elementwise", "kernels.histogram", "apply.", "oracle.", "testing.",
+            "interop.safetensors", "interop.minilm")
 
 
 @pytest.mark.parametrize("module", [dotted(m) for m in concepts()])

@@ -31,7 +31,7 @@ OUTSIDE = {                                         # layer: the libraries it ma
     **{layer: {"numpy", "scipy"} for layer in BELOW},
     "quantizers": {"numpy", "scipy", "sklearn"},    # k-means on sub-vectors
     "compression": {"numpy", "scipy", "sklearn"},
-    "nn": {"numpy", "sklearn"},
+    "nn": {"numpy", "scipy", "sklearn"},
 }
 SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 

@@ -1,0 +1,41 @@
+"""Safetensors: read and write beside the library of the format, and the memory of one tensor."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Benchmark, need, size
+from refquant.interop import safetensors
+
+
+class Safetensors(Benchmark):
+    params = (["refquant", "safetensors"],)
+    param_names = ("impl",)
+
+    def setup(self, impl):
+        if impl == "safetensors":
+            need("safetensors.numpy")
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "a.safetensors"
+        x = np.random.default_rng(0).standard_normal((8, size(500_000)), np.float32)
+        self.arrays = {f"w{i}": row for i, row in enumerate(x)}
+        safetensors.write(self.path, self.arrays)
+        if impl == "refquant":
+            self.load, self.save = safetensors.read, safetensors.write
+        else:
+            theirs = need("safetensors.numpy")
+            self.load = theirs.load_file
+            self.save = lambda path, arrays: theirs.save_file(arrays, path)
+
+    def teardown(self, impl):
+        self.folder.cleanup()
+
+    def time_read(self, impl):
+        self.load(self.path)
+
+    def time_write(self, impl):
+        self.save(self.path, self.arrays)
+
+    def peakmem_read(self, impl):
+        self.load(self.path)
