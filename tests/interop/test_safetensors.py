@@ -113,12 +113,13 @@ def test_damage_is_refused_or_read_and_never_anything_else(tmp_path_factory, tai
     raw = bytearray((folder / "a").read_bytes())
     raw[at % len(raw)] = value
     (folder / "a").write_bytes(bytes(raw[: len(raw) - len(tail)]))
+    said = ""
     try:
         arrays = read(folder / "a")
     except ValueError as err:
-        assert "must" in str(err)
-    else:
-        assert sum(a.nbytes for a in arrays.values()) <= len(raw)
+        arrays, said = {}, str(err)
+    assert "must" in said or not said
+    assert sum(a.nbytes for a in arrays.values()) <= len(raw)
 
 
 def test_a_dtype_without_a_name_is_refused_and_leaves_no_file(tmp_path):

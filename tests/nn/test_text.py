@@ -30,7 +30,7 @@ def test_a_context_is_followed_by_its_character():
         assert len(x) == len(y)
         assert x.shape[1] == CONTEXT
         assert np.array_equal(x[1:, -1], y[:-1])
-        assert 0 <= x.min()
+        assert x.min() >= 0
         assert x.max() <= 102
     assert isinstance(DATA, TextData)
     assert 0.88 < len(DATA.x_train) / (len(DATA.x_train) + len(DATA.x_test)) < 0.92
