@@ -25,6 +25,8 @@ from refquant.oracle.vectors import Named
 
 #: Seconds a library may take to be imported.
 START = 120.0
+#: Bytes of an answer: none that is right comes near.
+LARGEST = 2**26
 
 
 class Crash(Exception):
@@ -146,11 +148,15 @@ def one_line(error: BaseException) -> str:
 def called(adapter: Any, op: str, types: Types, params: Params, inputs: Named) -> Any:
     """Answer of an adapter; any exception but a refusal becomes `Broken`."""
     try:
-        return adapter.run(op, types, params, inputs)
+        answer = adapter.run(op, types, params, inputs)
     except Reject:
         raise
-    except Exception as err:
+    except (Exception, SystemExit) as err:      # a library that calls `exit` ends nothing here
         raise Broken(one_line(err)) from None
+    size = sum(getattr(v, "nbytes", 0) for v in answer.values()) if isinstance(answer, dict) else 0
+    if size > LARGEST:
+        raise Broken(f"the answer must be as large as the question asks; got {size} bytes")
+    return answer
 
 
 def answers(
@@ -213,8 +219,9 @@ def _serve(spec: str) -> None:
                 reply("ok", answers(adapter, op, types, params, many))
         except (Reject, Missing, ValueError, Broken) as err:
             reply("raise", type(err)(str(err)))
-        except Exception as err:
-            reply("raise", Broken(one_line(err)))
+        except (Exception, SystemExit) as err:
+            what = f"`impl` must start; {spec}: " if kind == "hello" else ""
+            reply("raise", Broken(what + one_line(err)))
 
 
 def _end_with(parent: int) -> None:

@@ -35,6 +35,8 @@ __all__ = ["FAILURES", "WIDTH", "Outcome", "Result", "placed", "run"]
 
 #: Lanes of a wide vector unit: the placement sweep tries lengths 1 to ``2 * WIDTH + 1``.
 WIDTH = 16
+#: Crashes or hangs in a row after which the rest of a group is not asked, but taken for the same.
+PATIENCE = 3
 #: Operations that treat each element alone.
 ELEMENTWISE = frozenset({"quantize_affine", "dequantize_affine", "cast"})
 
@@ -108,7 +110,8 @@ def run(
 ) -> Iterator[Result]:
     """Result of each case of a file, in order.
 
-    Cases of one number each are asked together, as one array; where that fails, one by one.
+    Cases of one number each are asked together, as one array; where that fails, one by one. Three
+    crashes or hangs in a row stand for the rest of their group.
 
     Parameters
     ----------
@@ -235,7 +238,7 @@ def _group_results(
     stackable = _stackable(file, asked)
     replies = _ask_together(adapter, file, group, asked) if stackable else None
     if replies is None:
-        replies = [_checked(adapter, file, group, case.inputs, _shapes(case)) for case in asked]
+        replies = list(_ask_apart(adapter, file, group, asked))
     moved = _moved(adapter, file, group) if sweep and stackable else {}
     for case, reply in zip(asked, replies, strict=True):
         result = _judged(case, reply, dialect)
@@ -259,6 +262,23 @@ def _ask_together(
     if isinstance(reply, Exception):
         return None
     return [{key: found[i] for key, found in reply.items()} for i in range(len(cases))]
+
+
+def _ask_apart(
+    adapter: Any, file: VectorFile, group: Group, cases: Sequence[Case]
+) -> Iterator[Reply]:
+    """Answers one by one; after `PATIENCE` crashes or hangs in a row the group is given up."""
+    lost = 0
+    for case in cases:
+        reply = _checked(adapter, file, group, case.inputs, _shapes(case))
+        yield reply
+        lost = lost + 1 if isinstance(reply, (Crash, Timeout)) else 0
+        if lost == PATIENCE:
+            break
+    else:
+        return
+    given_up = type(reply)(f"not asked after {lost} in a row: {reply}")
+    yield from [given_up] * (len(cases) - cases.index(case) - 1)
 
 
 def _stacked(cases: Sequence[Case]) -> dict[str, Array]:

@@ -103,6 +103,26 @@ class Crashes(Quantizer):
         return super().run(op, types, params, inputs)
 
 
+class AlwaysHangs(Quantizer):
+    def run(self, op, types, params, inputs):
+        time.sleep(60)
+
+
+class Exits(Quantizer):
+    def run(self, op, types, params, inputs):
+        raise SystemExit(3)
+
+
+class Floods(Quantizer):
+    def run(self, op, types, params, inputs):
+        return {"q": np.zeros(2**27, np.uint8)}
+
+
+class NoStart(Quantizer):
+    def __init__(self):
+        raise RuntimeError("no licence\nhere")
+
+
 class WrongType(Quantizer):
     def run(self, op, types, params, inputs):
         return {"q": super().run(op, types, params, inputs)["q"].astype(np.int32)}

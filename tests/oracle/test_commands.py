@@ -198,6 +198,8 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
      "`timeout` must be positive; got 0"),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--timeout", "nan"],
      "`timeout` must be positive; got nan"),
+    (["check", "--impl", f"{WRONG}:NoStart", "--dialect", "onnx"],
+     f"`impl` must start; {WRONG}:NoStart: RuntimeError: no licence here"),
     (["matrix", "--impl", "nobody"], "`impl` must be module:adapter or one of"),
     (["matrix", "--impl", f"{WRONG}:Quantizer"], "`dialect` must be given: _oracles."),
     (["matrix", "--impl", " ,"], "`--impl` must name an adapter; got nothing"),

@@ -1,6 +1,12 @@
 """Run: whatever an adapter does is the result of a case, and the run goes on."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +81,54 @@ def test_a_hang_is_ended_and_the_rest_is_asked():
     assert [(int(r.case.inputs["x"]), r.detail) for r in slow] == [
         (0x40400000, "no answer in 0.5 s")]
     assert sum(r.outcome is Outcome.MATCH for r in results) == len(results) - 1
+
+
+def test_what_always_hangs_is_given_up_after_three_in_a_row():
+    small = VectorFile(**{**vars(FILE), "groups": FILE.groups[:1]})
+    results = list(run(f"{WRONG}:AlwaysHangs", small, "onnx", timeout=0.3))
+    assert {r.outcome for r in results} == {Outcome.TIMEOUT}
+    assert [r.detail for r in results[:4]] == [
+        *["no answer in 0.3 s"] * 3, "not asked after 3 in a row: no answer in 0.3 s"]
+    assert len(results) == len(FILE.groups[0].cases)
+
+
+@pytest.mark.parametrize(("wrong", "detail"), [
+    ("Exits", "SystemExit: 3"),
+    ("Floods", "the answer must be as large as the question asks; got 134217728 bytes"),
+])
+def test_a_library_that_exits_or_floods_is_an_error_of_its_case(wrong, detail):
+    small = VectorFile(**{**vars(FILE), "groups": FILE.groups[:1]})
+    results = [r for r in run(f"{WRONG}:{wrong}", small, "onnx") if r.case.status == "defined"]
+    assert {(r.outcome, r.detail) for r in results} == {(Outcome.ERROR, detail)}
+
+
+def test_a_worker_ends_with_the_process_that_asked():
+    """Killed in the middle of a question, the parent cannot tell it."""
+    code = ("import os\nfrom refquant.oracle._worker import Worker\n"
+            f"worker = Worker('{WRONG}:AlwaysHangs', timeout=60)\n"
+            "print(worker._process.pid, flush=True)\n"
+            "worker.run('quantize_affine', {}, {}, {})\n")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        if not is_alive(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker stayed behind")
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:                                        # a zombie that nobody has waited for is dead
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return not sys.platform.startswith("linux")
 
 
 def test_noise_on_stdout_does_not_disturb():
