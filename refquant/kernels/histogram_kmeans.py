@@ -2,7 +2,7 @@
 
 Sorting ten million values takes longer than everything after it. So count them in
 equal bins instead, with the sum of each: its mean then stands for all its values.
-Dynamic programming finds the optimum for a few hundred runs of neighbouring bins;
+Dynamic programming finds the optimum for a hundred or so runs of neighbouring bins;
 a second and a third one, among the cuts close to those, put it in place. What is
 lost is that no bin is split.
 
@@ -22,12 +22,12 @@ from refquant.quantizers.optimal_kmeans import optimal_cuts
 
 __all__ = ["histogram_kmeans", "kmeans_of_16_bits"]
 
-BINS = 2**15            # their counts and sums fit the second-level cache
+BINS = 2**14            # their counts and sums fit the second-level cache beside a piece
 REACH = 16              # steps that a cut may move when it is refined
 SWEEPS = 300            # of Lloyd's algorithm at the end; it needs a few
 
 
-def histogram_kmeans(x: Array, k: int, *, points: int = 2**8) -> Codebook:
+def histogram_kmeans(x: Array, k: int, *, points: int = 2**7) -> Codebook:
     """Codebook of at most `k` levels, near the optimum: for large arrays.
 
     Parameters
@@ -37,7 +37,7 @@ def histogram_kmeans(x: Array, k: int, *, points: int = 2**8) -> Codebook:
         Number of levels, at least 1.
     points : int
         How many runs of bins the dynamic programming decides about; at least 4 to a
-        level are taken. With 32,768 it alone decides.
+        level are taken. With 16,384 it alone decides.
 
     Returns
     -------
