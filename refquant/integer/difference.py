@@ -48,7 +48,7 @@ class Parting(NamedTuple):
     apart : ndarray of bool, shape of the sums
         Where the whole numbers differ.
     expected : ndarray of float64, shape of the sums
-        Probability of that, for sums without structure: `expected_rate`.
+        Probability of that, for sums without other structure than their sign: `expected_rate`.
     largest : int
         Largest distance of two results; 1 if they part at all.
 
@@ -92,12 +92,15 @@ class Worked(NamedTuple):
     steps: tuple[str, ...]
 
 
-def expected_rate(real: npt.ArrayLike, first: Rule, second: Rule) -> Array:
+def expected_rate(
+    real: npt.ArrayLike, first: Rule, second: Rule, *, sums: npt.ArrayLike | None = None
+) -> Array:
     r"""Probability that two rules part on a sum without structure.
 
     .. math:: 2^{-(R+1)}, \qquad R = \max(-n, 0)
 
-    if one of the rules rounds twice and R is not 0; else 0.
+    if one of the rules rounds twice and R is not 0; else 0. DA and DU decide midpoints above
+    zero alike and those below it never: twice the rate for a negative sum, none for the others.
 
     Parameters
     ----------
@@ -106,10 +109,12 @@ def expected_rate(real: npt.ArrayLike, first: Rule, second: Rule) -> Array:
     first, second : callable
         Rules that round at whole numbers: `double_away`, `double_up`, `single_up`,
         `in_float32`, `in_float64`.
+    sums : ndarray of int or None
+        Broadcast against `real`; None: as likely below zero as above it.
 
     Returns
     -------
-    ndarray of float64, shape of `real`
+    ndarray of float64, shape of `real` or of both
 
     References
     ----------
@@ -122,7 +127,11 @@ def expected_rate(real: npt.ArrayLike, first: Rule, second: Rule) -> Array:
     """
     right = np.maximum(-quantize_multiplier(real).shift, 0)
     part = first is not second and (first in _TWICE or second in _TWICE)
-    return np.where((right > 0) & part, 2.0 ** -(right + 1.0), 0.0)
+    rate = np.where((right > 0) & part, 2.0 ** -(right + 1.0), 0.0)
+    if sums is None:
+        return rate
+    below = np.asarray(sums) < 0
+    return rate * np.where(below, 2, 0) if {first, second} == set(_TWICE) else rate + 0 * below
 
 
 def compare_rules(
@@ -152,10 +161,12 @@ def compare_rules(
     >>> parting = compare_rules(x, 0.3, double_away, double_up)
     >>> float(parting.apart.mean()), float(parting.expected.mean())
     (0.25, 0.25)
+    >>> float(parting.apart[x >= 0].mean()), float(parting.expected[x >= 0].mean())
+    (0.0, 0.0)
     """
     sums = require_codes("sums", sums, -(2**31), 2**31 - 1)
     one, two = first(sums, real), second(sums, real)
-    expected = np.broadcast_to(expected_rate(real, first, second), sums.shape)
+    expected = expected_rate(real, first, second, sums=sums)
     return Parting(one != two, expected, int(np.abs(one - two).max(initial=0)))
 
 

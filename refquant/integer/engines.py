@@ -25,7 +25,7 @@ softmax             fixed point       fixed point      float table       float t
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -257,6 +257,19 @@ def _mean_in_float32(
     return pooling.mean_in_float32(x, axis, x_quantizer, y_quantizer)
 
 
+def _add_of_one_shape(a: Array, b: Array, *quantizers: Uniform, **options: Any) -> Codes:
+    """LiteRT has a loop for 16-bit codes of two tensors alike; where one is spread, it has none."""
+    rule = single_up if a.shape == b.shape else double_away
+    return elementwise.add(a, b, *quantizers, input_rule=rule, **options)
+
+
+def _requantize_shifted(x: Array, x_quantizer: Uniform, y_quantizer: Uniform) -> Codes:
+    """XNNPACK converts between scales, not between types: those are left to LiteRT."""
+    same = x_quantizer.qmin == y_quantizer.qmin
+    function = elementwise.requantize_shifted if same else _requantize_in_blocks
+    return function(x, x_quantizer, y_quantizer)
+
+
 def _mean_optimized(
     x: Array, axis: tuple[int, ...], x_quantizer: Uniform, y_quantizer: Uniform, *, keep: bool
 ) -> Codes:
@@ -295,11 +308,11 @@ def _dequantize_in_blocks(codes: Array, quantizer: Uniform) -> Array:
 
 TFLM = Engine(
     name="TensorFlow Lite Micro, reference kernels",
-    convolution=Sums(_DA, _DA, _WIDE, _DA),
+    convolution=_of_all_widths(_DA),
     depthwise=Sums(_DA, _WIDE, _WIDE, _WIDE),
     transposed=Sums(_DA, _WIDE, _WIDE, _WIDE),
     transposed_apart=Sums(_DA, _WIDE, _WIDE, _WIDE),
-    fully_connected=Sums(_DA, _DA, _WIDE, _DA),
+    fully_connected=_of_all_widths(_DA),
     add=elementwise.add,
     subtract=elementwise.subtract,
     multiply=elementwise.multiply,
@@ -317,7 +330,6 @@ TFLM = Engine(
 
 LITERT_REF = TFLM._replace(
     name="LiteRT, reference kernels",
-    convolution=_of_all_widths(_DA),
     fully_connected=Sums(_F64, _F64, _F64, _F64),
     multiply=_with(elementwise.multiply, product=ratio_in_float32),
     relu=_with(elementwise.requantize, product=ratio_in_float32),
@@ -336,8 +348,8 @@ LITERT_X86 = LITERT_REF._replace(
     transposed_apart=_of_all_widths(_BLOCKS_OF_8),
     fully_connected=Sums(
         Arithmetic(double_up, _per_tensor_in_float32),
-        Arithmetic(double_up, _per_tensor_in_float32), _F64, _F64),
-    add=_by_width(elementwise.add, _with(elementwise.add, input_rule=single_up)),
+        Arithmetic(double_up, _per_tensor_in_float32), _F64, _DU),
+    add=_by_width(elementwise.add, _add_of_one_shape),
     requantize=_by_width(_requantize_in_blocks, elementwise.requantize),
     mean=_mean_optimized,
     softmax=_softmax(float_table_softmax, np.float64),
@@ -358,7 +370,7 @@ XNNPACK = LITERT_X86._replace(
     multiply=_by_width(
         _with(elementwise.multiply, rule=in_float32, product=ratio_in_float32),
         LITERT_X86.multiply),
-    requantize=_by_width(elementwise.requantize_shifted, LITERT_X86.requantize),
+    requantize=_by_width(_requantize_shifted, LITERT_X86.requantize),
     leaky_relu=_by_width(elementwise.leaky_relu_shifted, LITERT_X86.leaky_relu),
     mean=_by_width(_mean_in_float32, LITERT_X86.mean),
     quantize=XNNPACK_DIALECT.encode,

@@ -29,7 +29,8 @@ differently: `product_in_float64`, `product_in_float32`, `ratio_in_float32`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -449,7 +450,8 @@ def qmn_truncated(sums: npt.ArrayLike, real: npt.ArrayLike) -> Array:
     return require_codes("sums", sums, *_INT32).astype(np.int64) >> _right_shift(real)
 
 
-class Lanes(NamedTuple):
+@dataclass(frozen=True)
+class Lanes:
     """Rule of a vectorized loop: one for whole lanes of the last axis, another for the rest.
 
     Attributes

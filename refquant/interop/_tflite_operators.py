@@ -15,7 +15,7 @@ import numpy as np
 from refquant._types import Array
 from refquant.integer import convolution, movement, pooling
 from refquant.integer.engines import Engine, Sums
-from refquant.integer.layers import NONE, RELU, RELU6, RELU_N1_TO_1
+from refquant.integer.layers import NONE, RELU, RELU6, RELU_N1_TO_1, Rescaled
 from refquant.interop.tflite import Model, Operator, Tensor
 from refquant.quantizers.uniform import Uniform
 
@@ -175,25 +175,51 @@ def _window(
     return window
 
 
+def _require_output(node: Node, expected: tuple[int, ...]) -> None:
+    """Before anything is computed, and in no time."""
+    if node.output().shape != expected:
+        raise ValueError(f"the output must have shape {expected}; got {node.output().shape}")
+
+
+def _require_image(
+    node: Node, image: Tensor, kernel: tuple[int, int], window: convolution.Window, depth: int
+) -> None:
+    """The output of a window that moves over an image."""
+    _require_output(node, (image.shape[0], *_places(image.shape[1:3], kernel, window), depth))
+
+
+def _places(
+    size: tuple[int, ...], kernel: tuple[int, int], window: convolution.Window
+) -> tuple[int, ...]:
+    return tuple(
+        (n + sum(p) - (k - 1) * d - 1) // s + 1 for n, p, k, d, s in zip(
+            size, window.padding, kernel, window.dilations, window.strides, strict=True))
+
+
 def _require_work(node: Node, weight: Tensor, per_output: int) -> None:
     products = math.prod(node.output().shape) * per_output
     if products > MOST_PRODUCTS:
         raise ValueError(f"it must take at most 2**36 products; got {products}")
 
 
-def _convolution(node: Node) -> Step:
+def _convolution(node: Node) -> Rescaled:
     x, y = _activations(node, 0)
     weight, w = _weights(node, 1, 0)
     _, kh, kw, depth = _image_shape(node.tensor(1))
     bias = _bias(node, 2, len(weight))
+    channels = node.tensor(0).shape[3] if len(node.tensor(0).shape) == 4 else 0
+    if channels % depth or not channels or len(weight) % (channels // depth):
+        raise ValueError(
+            f"`weight` must divide {channels} channels into groups; got shape {weight.shape}")
     window = _window(node, node.tensor(0), (kh, kw), True)
+    _require_image(node, node.tensor(0), (kh, kw), window, len(weight))
     _require_work(node, node.tensor(1), kh * kw * depth)
     return convolution.convolution(
         weight, bias, x, w, y, window, activation=node.activation,
         **_arithmetic(node.engine.convolution, x, bias))
 
 
-def _depthwise(node: Node) -> Step:
+def _depthwise(node: Node) -> Rescaled:
     x, y = _activations(node, 0)
     weight, w = _weights(node, 1, 3)
     one, kh, kw, out = _image_shape(node.tensor(1))
@@ -201,13 +227,17 @@ def _depthwise(node: Node) -> Step:
         raise ValueError(f"depthwise weights must have 1 as their first axis; got {one}")
     bias = _bias(node, 2, out)
     window = _window(node, node.tensor(0), (kh, kw), True)
+    if out % node.tensor(0).shape[3]:
+        raise ValueError(f"{out} channels must be a multiple of those of the image, "
+                         f"{node.tensor(0).shape[3]}")
+    _require_image(node, node.tensor(0), (kh, kw), window, out)
     _require_work(node, node.tensor(1), kh * kw)
     return convolution.depthwise_convolution(
         weight.transpose(3, 1, 2, 0), bias, x, w, y, window, activation=node.activation,
         **_arithmetic(node.engine.depthwise, x, bias))
 
 
-def _transposed(node: Node) -> Step:
+def _transposed(node: Node) -> Rescaled:
     x, y = _activations(node, 2)
     weight, w = _weights(node, 1, 0)
     out, kh, kw, depth = _image_shape(node.tensor(1))
@@ -216,19 +246,22 @@ def _transposed(node: Node) -> Step:
     window = _window(node, output, (kh, kw), False)
     if node.numbers(0) != list(output.shape):
         raise ValueError(f"the output must have the shape {node.numbers(0)}; got {output.shape}")
+    expected = (output.shape[0], *_places(output.shape[1:3], (kh, kw), window), depth)
+    if image != expected or output.shape[3] != out:
+        raise ValueError(f"the input must have shape {expected}; got {image}")
     _require_work(node, node.tensor(1), kh * kw * depth)
     if math.prod(image) * kh * kw * out > MOST_PRODUCTS:
         raise ValueError("it must take at most 2**36 products")
     short = any(k < s for k, s in zip((kh, kw), window.strides, strict=True))
     apart = short and node.option("padding") == 0
     sums = node.engine.transposed_apart if apart else node.engine.transposed
-    layer = convolution.transposed_convolution(
+    return convolution.transposed_convolution(
         weight, bias, x, w, y, window, _image_shape(output)[1:3], activation=node.activation,
         **_arithmetic(sums, x, bias))
-    return lambda shape, weight, x, bias=None: layer(x)
 
 
-def _fully_connected(node: Node) -> Step:
+def _fully_connected(node: Node) -> Rescaled:
+    """From rows of the matrix's width; `_flat` brings the input there."""
     x, y = _activations(node, 0)
     if node.option("weights_format"):
         raise ValueError("weights must be in the default format; got a shuffled one")
@@ -236,14 +269,18 @@ def _fully_connected(node: Node) -> Step:
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"weights must be a matrix; got {weight.shape}")
     bias = _bias(node, 2, len(weight))
-    shape = node.output().shape
+    rows, rest = divmod(math.prod(node.tensor(0).shape), weight.shape[1])
+    if rest or math.prod(node.output().shape) != rows * len(weight):
+        raise ValueError(f"rows of {weight.shape[1]} must become rows of {len(weight)}; got "
+                         f"{node.tensor(0).shape} and {node.output().shape}")
     _require_work(node, node.tensor(1), weight.shape[1])
-    layer = convolution.fully_connected(
+    return convolution.fully_connected(
         weight, bias, x, w, y, activation=node.activation,
         **_arithmetic(node.engine.fully_connected, x, bias))
-    size = weight.shape[1]
-    if math.prod(node.tensor(0).shape) % size:
-        raise ValueError(f"the input must be rows of {size}; got {node.tensor(0).shape}")
+
+
+def _flat(node: Node) -> Step:
+    layer, size, shape = _fully_connected(node), node.tensor(1).shape[1], node.output().shape
     return lambda x, *constants: layer(x.reshape(-1, size)).reshape(shape)
 
 
@@ -251,11 +288,16 @@ def _first_only(layer: Step) -> Step:
     return lambda x, *constants: layer(x)
 
 
+def _third_only(layer: Step) -> Step:
+    return lambda shape, weight, x, *bias: layer(x)
+
+
 def _binary(name: str) -> Callable[[Node], Step]:
     def build(node: Node) -> Step:
         a, b, y = _activations(node, 0, 1)
         function, activation = getattr(node.engine, name), node.activation
         shape = np.broadcast_shapes(node.tensor(0).shape, node.tensor(1).shape)
+        _require_output(node, shape)
         narrow = max(a.qmax - a.qmin, b.qmax - b.qmin) == 255
 
         def direct(first: Array, second: Array) -> Array:
@@ -283,6 +325,7 @@ def _table(function: Callable[[Array], Array], x: Uniform) -> Step:
 def _unary(name: str) -> Callable[[Node], Step]:
     def build(node: Node) -> Step:
         x, y = _activations(node, 0)
+        _require_output(node, node.tensor(0).shape)
         function = getattr(node.engine, name)
         return _table(lambda codes: function(codes, x, y), x)
 
@@ -292,6 +335,7 @@ def _unary(name: str) -> Callable[[Node], Step]:
 def _relu(activation: tuple[float, float]) -> Callable[[Node], Step]:
     def build(node: Node) -> Step:
         x, y = _activations(node, 0)
+        _require_output(node, node.tensor(0).shape)
         function = node.engine.relu
         return _table(lambda codes: function(codes, x, y, activation=activation), x)
 
@@ -300,6 +344,7 @@ def _relu(activation: tuple[float, float]) -> Callable[[Node], Step]:
 
 def _leaky_relu(node: Node) -> Step:
     x, y = _activations(node, 0)
+    _require_output(node, node.tensor(0).shape)
     alpha, function = node.real("alpha"), node.engine.leaky_relu
     if not 0 <= alpha < 2**16:
         raise ValueError(f"alpha must be from 0 to 65536; got {alpha}")
@@ -308,6 +353,7 @@ def _leaky_relu(node: Node) -> Step:
 
 def _softmax(node: Node) -> Step:
     x, y = _activations(node, 0)
+    _require_output(node, node.tensor(0).shape)
     beta, function = node.real("beta"), node.engine.softmax
     if not node.tensor(0).shape:
         raise ValueError("softmax must have an axis; got a single number")
@@ -321,6 +367,7 @@ def _pool(function: Callable[..., Array]) -> Callable[[Node], Step]:
             raise ValueError("a pool must have the same scale and zero point before and after")
         kernel = node.option("filter_h"), node.option("filter_w")
         window, activation = _window(node, node.tensor(0), kernel, False), node.activation
+        _require_image(node, node.tensor(0), kernel, window, node.tensor(0).shape[3])
         _require_work(node, node.tensor(0), kernel[0] + kernel[1])
         return lambda codes: function(codes, kernel, window, y, activation=activation)
 
@@ -334,6 +381,8 @@ def _mean(node: Node) -> Step:
     if 0 in node.tensor(0).shape:
         raise ValueError("a mean must be one of something; got an empty tensor")
     keep = bool(node.option("keep_dims"))
+    sizes = [(k, 1 if k in axis else n) for k, n in enumerate(node.tensor(0).shape)]
+    _require_output(node, tuple(n for k, n in sizes if keep or k not in axis))
     return lambda codes, *constants: function(codes, axis, x, y, keep=keep).reshape(shape)
 
 
@@ -345,6 +394,7 @@ def _axes(numbers: list[int], rank: int) -> tuple[int, ...]:
 
 def _quantize(node: Node) -> Step:
     source, target = node.tensor(0), node.output()
+    _require_output(node, source.shape)
     if source.dtype == "float32":
         y, encode = quantizer(target), node.engine.quantize
         return lambda values: encode(values, y)
@@ -356,6 +406,7 @@ def _quantize(node: Node) -> Step:
 def _dequantize(node: Node) -> Step:
     if node.output().dtype != "float32":
         raise ValueError(f"it must write float32; got {node.output().dtype}")
+    _require_output(node, node.tensor(0).shape)
     x, function = quantizer(node.tensor(0)), node.engine.dequantize
     return lambda codes: function(codes, x)
 
@@ -477,11 +528,17 @@ def _unpack(node: Node) -> Step:
     return lambda x: tuple(np.moveaxis(x, axis, 0))
 
 
+#: Operators that add up products, as layers whose sums and rules can be looked at.
+LAYERS: dict[str, Callable[[Node], Rescaled]] = {
+    "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise, "TRANSPOSE_CONV": _transposed,
+    "FULLY_CONNECTED": _fully_connected,
+}
+
 BUILDERS: dict[str, Callable[[Node], Step]] = {
     "CONV_2D": lambda node: _first_only(_convolution(node)),
     "DEPTHWISE_CONV_2D": lambda node: _first_only(_depthwise(node)),
-    "TRANSPOSE_CONV": _transposed,
-    "FULLY_CONNECTED": _fully_connected,
+    "TRANSPOSE_CONV": lambda node: _third_only(_transposed(node)),
+    "FULLY_CONNECTED": _flat,
     "ADD": _binary("add"),
     "SUB": _binary("subtract"),
     "MUL": _binary("multiply"),

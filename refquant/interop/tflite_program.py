@@ -25,6 +25,9 @@ Tap = Callable[[int, Array], object]
 #: Elements of all tensors together, of four bytes each.
 MOST_IN_ALL = 2**28
 
+#: A file may hold scales whose ratio no float has, or claim more tensors than there is room.
+_FAILURES = (ValueError, TypeError, FloatingPointError, OverflowError, MemoryError)
+
 
 class Program(NamedTuple):
     """A model made ready to run.
@@ -121,8 +124,9 @@ def prepare(model: Model, engine: Engine) -> Program:
         if operator.name not in BUILDERS:
             raise ValueError(f"{label} must be one of the supported ones, such as CONV_2D")
         try:
-            steps.append(BUILDERS[operator.name](Node(model, operator, engine)))
-        except (ValueError, TypeError) as err:
+            with np.errstate(over="raise", divide="raise", invalid="raise"):
+                steps.append(BUILDERS[operator.name](Node(model, operator, engine)))
+        except _FAILURES as err:
             raise ValueError(f"{label}: {err}") from None
     return Program(model, engine, tuple(steps), constants)
 
@@ -189,14 +193,15 @@ def run(
             tap(k, _outer(model.tensors[k], values[k]))
     for k, (operator, step) in enumerate(zip(model.operators, program.steps, strict=True)):
         try:
-            written = step(*(None if i < 0 else values[i] for i in operator.inputs))
+            with np.errstate(over="raise", divide="raise", invalid="raise"):
+                written = step(*(None if i < 0 else values[i] for i in operator.inputs))
             outputs = written if isinstance(written, tuple) else (written,)
             for i, value in zip(operator.outputs, outputs, strict=False):
                 if value.shape != model.tensors[i].shape:
                     raise ValueError(
                         f"output {i} must have shape {model.tensors[i].shape}; got {value.shape}")
                 values[i] = value
-        except (ValueError, TypeError) as err:
+        except _FAILURES as err:
             raise ValueError(f"operator {k} ({operator.name}): {err}") from None
         # An operator with states writes them behind its outputs.
         states = [i for i in operator.inputs if i >= 0 and model.tensors[i].variable]

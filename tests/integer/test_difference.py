@@ -60,6 +60,18 @@ def test_rules_that_round_once_hardly_part():
         assert rate < 0.01
 
 
+@pytest.mark.parametrize("right", range(1, 7))
+def test_ties_away_and_ties_up_part_below_zero_alone(right):
+    rng = np.random.default_rng([5, right])
+    real, sums = rng.uniform(0.5, 1, N) * 2.0**-right, rng.integers(-(2**20), 2**20, N)
+    found = compare_rules(sums, real, double_away, double_up)
+    below = sums < 0
+    assert not found.apart[~below].any()
+    assert (found.expected == np.where(below, 2.0**-right, 0)).all()
+    law, count = 2.0**-right, int(below.sum())
+    assert abs(found.apart[below].mean() - law) < 3.3 * np.sqrt(law * (1 - law) / count) + 1e-12
+
+
 def test_a_rule_never_parts_from_itself():
     assert not compare_rules(np.arange(-99, 99), 0.3, double_up, double_up).apart.any()
     assert expected_rate(0.3, double_up, double_up) == 0

@@ -1,0 +1,86 @@
+"""Each operator on random settings, against TFLite Micro and LiteRT's three configurations.
+
+Files and inputs are drawn in `_oracles.tflite_cases`; every engine runs in a process of its
+own, since some inputs make LiteRT crash. Equal means: every element, of every output.
+"""
+
+import collections
+import importlib.util
+
+import numpy as np
+import pytest
+from _oracles import tflite_engines as theirs
+from _oracles.tflite_cases import OPERATORS, Case, cases
+
+from refquant.integer.engines import ENGINES
+from refquant.interop._tflite_operators import BUILDERS
+from refquant.interop.tflite import read_tflite
+from refquant.interop.tflite_program import prepare, run
+
+KINDS = [(kind, dtype) for kind, (_, dtypes) in OPERATORS.items() for dtype in dtypes
+         if kind in BUILDERS]
+STATEFUL = {"SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
+
+
+def ours(case: Case, engine: str, kind: str) -> list[tuple[np.ndarray, ...]]:
+    """Outputs of each run; the state goes on from run to run."""
+    program, state, found = prepare(read_tflite(case.content), ENGINES[engine]), None, []
+    for inputs in case.runs:
+        result = run(program, inputs, state=state)
+        state = result.state if kind in STATEFUL else None
+        found.append(result.outputs)
+    return found
+
+
+def compared(engine: str, count: int, seed: int) -> dict[tuple[str, str], collections.Counter]:
+    """Per operator: elements compared, elements that differ, files that the engine refused."""
+    every = [(key, case) for key in KINDS for case in cases(*key, count, seed)]
+    answers = theirs.answers(engine, [(case.content, case.runs) for _, case in every])
+    counts: dict[tuple[str, str], collections.Counter] = collections.defaultdict(
+        collections.Counter)
+    for (key, case), answer in zip(every, answers, strict=True):
+        if isinstance(answer, str):
+            counts[key]["refused"] += 1
+            continue
+        try:
+            results = ours(case, engine, key[0])
+        except ValueError as err:
+            counts[key][f"refused here: {err}"] += 1
+            continue
+        for mine, other in zip(results, answer, strict=True):
+            for a, b in zip(mine, other, strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape), (key, engine)
+                counts[key]["elements"] += a.size
+                counts[key]["apart"] += int((a != b).sum())
+    return counts
+
+
+@pytest.fixture(scope="module", params=theirs.ENGINES)
+def counts(request):
+    if importlib.util.find_spec(theirs.MODULES[request.param]) is None:
+        pytest.skip(f"{theirs.MODULES[request.param]} is not installed")
+    return request.param, compared(request.param, 8, seed=0)
+
+
+def require_equal(engine: str, key: tuple[str, str], count: collections.Counter) -> None:
+    assert not any(k.startswith("refused here") for k in count), f"{engine} {key}: {count}"
+    assert count["elements"] > 0, f"{engine} refused all files of {key}"
+    assert not count["apart"], f"{engine} {key}: {count}"
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("key", KINDS, ids=" ".join)
+def test_every_element_is_that_of_the_engine(counts, key):
+    engine, found = counts
+    require_equal(engine, key, found[key])
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", theirs.ENGINES)
+def test_every_element_of_many_settings_is_that_of_the_engine(engine):
+    pytest.importorskip(theirs.MODULES[engine])
+    for key, count in compared(engine, 150, seed=1).items():
+        print(f"{engine:11} {' '.join(key):36} {count['elements']:9} elements, "
+              f"{count['apart']} apart, {count['refused']} files refused")
+        require_equal(engine, key, count)
