@@ -35,9 +35,12 @@ from refquant._validate import require_codes, require_int
 
 __all__ = ["LAYOUTS", "Layout", "Packed", "choose", "pack", "product", "unpack"]
 
-#: Columns of words decoded at a time, and products at most in a chunk: half a megabyte of
+#: Columns of words decoded at a time, and products at most in a chunk: 0.7 megabytes of
 #: floats, so that the tile, its words and its sums stay in the nearer caches.
-COLUMNS, MOST = 512, 256
+COLUMNS, MOST = 704, 256
+#: Multiplications for which OpenBLAS does without a copy of its operands: for few rows of x
+#: the chunks are cut to it, unless that makes them shorter than `LEAST`.
+DIRECT, LEAST = 10**6, 128
 #: Chunks that are added before the fields are taken apart: 24 bits grow to 31.
 SPAN = 127
 #: Rows of x at a time: the two accumulators of each take as much memory as its result.
@@ -142,7 +145,7 @@ class Packed(NamedTuple):
     Attributes
     ----------
     words : ndarray of uint32 or uint64, shape (rows * columns,)
-        A matrix of ``rows, columns``, 512 columns after the other, so that what is
+        A matrix of ``rows, columns``, 704 columns after the other, so that what is
         decoded together lies together. Word (j, c) holds in field f, at digit p, the
         digit of ``weight[f * columns + c, p * rows + j]``. Higher bits are ignored.
     shape : tuple of int
@@ -297,9 +300,8 @@ def product(x: Array, packed: Packed) -> Array:
     Returns
     -------
     ndarray of int32, shape (m, out)
-        Beside it, for 256 rows of `x` at a time: `x` as floats, accumulators of twice
-        the size of the result in int32 for float32 (two thirds of it for each of three
-        fields), and 2 megabytes.
+        Beside it there are three copies of up to 256 rows of `x` as floats, and at most
+        8 megabytes.
 
     Raises
     ------
@@ -337,7 +339,9 @@ def _product(x: Array, packed: Packed, result: Array) -> None:
     """Add the products of at most `X_ROWS` rows to `result`, which is zero."""
     layout, (_, columns) = packed.layout, packed.grid
     chunk = (2**layout.width - 1) // (packed.u_max * packed.x_max)      # products
-    step = min(chunk, MOST) // packed.digits                            # rows of words
+    direct = DIRECT // (len(x) * COLUMNS)
+    most = direct if LEAST <= direct < MOST else MOST
+    step = max(min(chunk, most) // packed.digits, 1)                    # rows of words
     parts, undo = _parts(x, packed, step)
     for c, words in zip(range(0, columns, COLUMNS), _tiles(packed), strict=True):
         for first in range(0, len(parts), SPAN):
@@ -350,7 +354,7 @@ def _product(x: Array, packed: Packed, result: Array) -> None:
 
 
 def _tiles(packed: Packed) -> Iterator[Array]:
-    """The words as matrices of at most 512 columns, each in one piece of memory."""
+    """The words as matrices of at most 704 columns, each in one piece of memory."""
     rows, columns = packed.grid
     for c in range(0, columns, COLUMNS):
         few = min(COLUMNS, columns - c)
@@ -383,25 +387,24 @@ def _field_sums(
     words: Array, parts: list[Array], packed: Packed, step: int
 ) -> tuple[Array, ...]:
     """Sums (columns, m) of each field over up to `SPAN` chunks, the lowest field first."""
-    (dtype, fields, width), bits, kind = packed.layout, packed.bits, words.dtype
+    (dtype, fields, width), bits = packed.layout, packed.bits
     integer = np.int32 if dtype is np.float32 else np.int64
     unit = sum(2 ** (f * width) for f in range(fields))     # a 1 in every field
     ends = 2**width - 1 if fields == 2 else (2**width - 1) * (1 + 2 ** (2 * width))
-    masks = kind.type((2**bits - 1) * unit) << (
-        bits * np.arange(packed.digits, dtype=kind))[:, np.newaxis, np.newaxis]
+    masks = (2**bits - 1) * unit << bits * np.arange(packed.digits, dtype=np.int64)
+    masks = masks.astype(integer)[:, np.newaxis, np.newaxis]
     few, m = words.shape[1], parts[0].shape[1]
     tile: Array = np.empty((packed.digits * step + 1, few), dtype)
-    masked: Array = np.empty(packed.digits * step * few, kind)
     sums: Array = np.empty((few, m), dtype)
     whole = np.empty((few, m), integer)
     every, outer = np.zeros((2, few, m), integer)           # all fields; all but the middle one
     for i, part in enumerate(parts):
-        here = words[i * step : (i + 1) * step]
-        digits = masked[: packed.digits * here.size].reshape(packed.digits, *here.shape)
-        np.bitwise_and(here, masks, out=digits)
+        # Signed, because NumPy casts these twice as fast; the masks leave no highest bit.
+        here = words[i * step : (i + 1) * step].view(integer)
         left = tile[: len(part)]
-        # Signed, because NumPy casts these twice as fast; the highest bit is never set.
-        np.copyto(left[:-1].reshape(digits.shape), digits.view(integer), casting="unsafe")
+        # The masked words go to the tile as floats, through NumPy's own small buffer.
+        np.bitwise_and(here, masks, out=left[:-1].reshape(packed.digits, *here.shape),
+                       dtype=integer, casting="unsafe")
         left[-1] = unit
         np.matmul(left.T, part, out=sums)
         np.copyto(whole, sums, casting="unsafe")

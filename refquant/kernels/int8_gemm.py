@@ -38,10 +38,11 @@ from refquant._validate import require_int
 
 __all__ = ["Plan", "Prepared", "gemm", "gemm_definition", "gemm_prepared", "plan", "prepare"]
 
-#: Rows of x and of the weight that are cast at a time. Fewer leave BLAS too little work
-#: for a cast value, more push the tiles out of the cache; 1024 and 512 are in the flat part.
-X_ROWS, WEIGHT_ROWS = 1024, 512
-#: Products that a chunk may add, so that the cast tiles stay below 8 and 4 megabytes.
+#: Rows of x that are cast at a time: enough work for BLAS to make up for casting the weight.
+X_ROWS = 1024
+#: Weights of a layer so small that the calls count: then there are three, for a single tile.
+SMALL = 2**18
+#: Products that a chunk may add: more would not be faster, and take more memory.
 MOST = 2048
 #: Below this many products in a chunk, adding up chunks costs more than float64 does.
 LEAST = 128
@@ -196,7 +197,7 @@ def gemm(x: Array, weight: Array, *, dtype: type = np.int32) -> Array:
         total = _largest_sum(weight)
     _require_room(total * x_max, dtype)
     way = plan(total, w_max, x_max)
-    return _product(x, weight, way.dtype, way.chunk, WEIGHT_ROWS, dtype)
+    return _product(x, weight, way.dtype, way.chunk, dtype)
 
 
 def prepare(weight: Array, *, x_max: int = 128, dtype: type = np.int32) -> Prepared:
@@ -277,7 +278,7 @@ def gemm_prepared(x: Array, prepared: Prepared) -> Array:
     if by_type > prepared.x_max and (found := _largest(x)) > prepared.x_max:
         raise ValueError(f"`x` must not exceed {prepared.x_max} in magnitude; got {found}")
     weight = prepared.weight
-    return _product(x, weight, weight.dtype.type, prepared.chunk, len(weight) or 1, prepared.dtype)
+    return _product(x, weight, weight.dtype.type, prepared.chunk, prepared.dtype)
 
 
 def gemm_definition(x: Array, weight: Array) -> Array:
@@ -304,30 +305,87 @@ def gemm_definition(x: Array, weight: Array) -> Array:
     return np.asarray(x, np.int64) @ np.asarray(weight, np.int64).T
 
 
-def _product(
-    x: Array, weight: Array, work: type, most: int, rows: int, dtype: type
-) -> Array:
-    """All tiles: cast, multiply in `work`, and add up chunks of the inner axis in `dtype`."""
+class _Tiles(NamedTuple):
+    """Shape of a tile of the weight, and whether it is the left operand of BLAS."""
+
+    weight_first: bool
+    rows: int
+    columns: int
+
+
+def _tiles(m: int) -> _Tiles:
+    """What is fastest for m rows of x; m x rows x chunk <= 10**6 spares BLAS a copy.
+
+    =========  ===========================================================
+    rows of x  tile
+    =========  ===========================================================
+    below 16   ``x @ tile.T``, 64 whole rows: memory is read in one sweep
+    below 256  ``tile @ x.T``, 256 whole rows: BLAS likes the longer
+               operand on the left
+    more       ``x @ tile.T``, 512 rows, one chunk at a time
+    =========  ===========================================================
+    """
+    if m < 16:
+        return _Tiles(False, 64, 4096)
+    return _Tiles(True, 256, 4096) if m < 256 else _Tiles(False, 512, 0)
+
+
+def _product(x: Array, weight: Array, work: type, most: int, dtype: type) -> Array:
+    """Multiply in `work`, and add up chunks of `most` products in `dtype`."""
     (m, k), n = x.shape, len(weight)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"`x` must have rows of {weight.shape[1]} codes; got shape {x.shape}")
-    if k <= most and m <= X_ROWS and n <= rows:                     # a single tile
+    if k <= most and m <= X_ROWS and n <= MOST and n * k <= SMALL:
         tile: Array = x.astype(work) @ weight.astype(work, copy=False).T
         return tile.astype(dtype, copy=False)
-    out: Array = np.zeros((m, n), dtype) if k == 0 else np.empty((m, n), dtype)
-    for i in range(0, m, X_ROWS):
-        for start in range(0, k, most):
-            here = slice(start, start + most)
-            left: Array = x[i : i + X_ROWS, here].astype(work)
-            for j in range(0, n, rows):
-                right: Array = weight[j : j + rows, here].astype(work, copy=False)
-                sums = out[i : i + X_ROWS, j : j + rows]
-                chunk = left @ right.T
-                if start == 0:
-                    np.copyto(sums, chunk, casting="unsafe")
-                else:
-                    sums += chunk.astype(dtype, copy=False)
+    out: Array = np.empty((m, n), dtype) if k else np.zeros((m, n), dtype)
+    for i in range(0, m if n * k else 0, X_ROWS):
+        _write_rows(x[i : i + X_ROWS], weight, work, most, out[i : i + X_ROWS])
     return out
+
+
+def _write_rows(x: Array, weight: Array, work: type, most: int, out: Array) -> None:
+    """Write the product of at most `X_ROWS` rows to `out`, tile by tile of the weight."""
+    (m, k), n, cast = x.shape, len(weight), weight.dtype != work
+    weight_first, rows, columns = _tiles(m)
+    rows = min(rows if cast else max(rows, SMALL // (m * most)), n)
+    columns = min(max(columns // most, 1) * most, k)                # whole chunks
+    # Fresh memory costs more than the passes over it: these buffers serve all tiles.
+    wide_left: Array = np.empty((columns, m) if weight_first else (m, columns), work)
+    wide_tile: Array = np.empty(rows * columns if cast else 0, work)
+    product: Array = np.empty(rows * m, work)
+    whole, total = np.empty((2, rows * m), out.dtype)
+    for start in range(0, k, columns):
+        block = x[:, start : start + columns]
+        left = wide_left[: block.shape[1]] if weight_first else wide_left[:, : block.shape[1]]
+        np.copyto(left, _apart(block).T if weight_first else block, casting="unsafe")
+        for j in range(0, n, rows):
+            tile = weight[j : j + rows, start : start + columns]
+            if cast:
+                right = wide_tile[: tile.size].reshape(tile.shape)
+                np.copyto(right, tile, casting="unsafe")
+                tile = right
+            shape = (len(tile), m) if weight_first else (m, len(tile))
+            sums, added, floats = (
+                part[: m * len(tile)].reshape(shape) for part in (total, whole, product))
+            for s in range(0, tile.shape[1], most):
+                part = tile[:, s : s + most]
+                if weight_first:
+                    np.matmul(part, left[s : s + most], out=floats)
+                else:
+                    np.matmul(left[:, s : s + most], part.T, out=floats)
+                np.copyto(added if s else sums, floats, casting="unsafe")
+                if s:
+                    sums += added
+            place = out[:, j : j + rows]
+            np.add(place if start else 0, sums.T if weight_first else sums, out=place)
+
+
+def _apart(x: Array) -> Array:
+    """`x` in rows that are not a power of two apart, so that its transpose is read fast."""
+    wide: Array = np.empty((len(x), x.shape[1] + 64 // x.itemsize), x.dtype)
+    wide[:, : x.shape[1]] = x
+    return wide[:, : x.shape[1]]
 
 
 #: Largest magnitude of each kind of integers that is taken, by its NumPy character.
