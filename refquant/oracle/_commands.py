@@ -6,7 +6,7 @@ that is repaired, or nothing asked at all; 2 bad input, a missing library or a d
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -269,7 +269,7 @@ def verify(
 
     if seed is not None and op:
         raise _bad("`OP` must be left out of a challenge: it is made from the seed")
-    lines = _told(lambda: [line for line in sys.stdin if line.strip() and line[0] != "#"])
+    lines = [line for line in _told(lambda: list(_stdin())) if line.strip() and line[0] != "#"]
     if not lines:
         raise _bad("standard input must hold answers; got none")
     file = _told(lambda: fresh(seed, groups=groups) if seed is not None
@@ -285,6 +285,16 @@ def verify(
     print(f"{file.name} under {dialect or file.base_dialect}: {right} right, {wrong} wrong, "
           f"{skipped} not supported, {silent} of {len(file)} not answered")
     return DIFFERENT if wrong or silent or not right else 0
+
+
+def _stdin() -> Iterator[str]:
+    """Lines of standard input, none of them endless, none if it is closed."""
+    longest = 2**20
+    while sys.stdin and (line := sys.stdin.readline(longest)):
+        if len(line) == longest:
+            raise ValueError("standard input must hold a line for each answer; "
+                             f"got one of {longest} characters or more")
+        yield line
 
 
 def _file_of(line: str) -> Any:

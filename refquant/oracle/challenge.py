@@ -219,7 +219,7 @@ def _verdicts(lines: Iterable[str], file: VectorFile, dialect: str) -> Iterator[
         identity, *fields = line.split()
         case = known.get(identity)
         if case is None:
-            yield Line(identity, False, f"no such id in {file.name}")
+            yield Line(identity[:40], False, f"no such id in {file.name}")
         elif identity in told:
             yield Line(identity, False, "answered twice")
         else:
@@ -239,8 +239,8 @@ def _verdict(case: Case, fields: list[str], file: VectorFile, dialect: str) -> L
     wanted = _answer_fields(expected, file)
     if fields == wanted:
         return Line(case.id, True, "")
-    return Line(case.id, False, f"expected {' '.join(wanted)}, got {' '.join(fields) or 'nothing'} "
-                                f"({', '.join(case.flags)})")
+    return Line(case.id, False, f"expected {' '.join(wanted)}, got "
+                                f"{' '.join(fields)[:200] or 'nothing'} ({', '.join(case.flags)})")
 
 
 def _answer_fields(answer: Named, file: VectorFile) -> list[str]:

@@ -397,6 +397,8 @@ def read_baseline(path: Path) -> frozenset[str]:
     >>> sorted(read_baseline(path))
     ['adfb2c2ad2']
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"`baseline` must be a file; got {path}")
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as err:

@@ -51,7 +51,7 @@ def find(identity: str) -> Case:
         which = (f"begins {len(found)} ids, as {', '.join(list(found)[:4])}" if found
                  else "is that of no case")
         raise ValueError(f"`id` must be that of one case, ten hexadecimal digits; "
-                         f"{identity!r} {which}")
+                         f"{identity[:40]!r} {which}")
     return next(iter(found.values()))
 
 

@@ -139,6 +139,8 @@ def test_verify_fails_for_what_is_missing_double_unknown_or_empty(change, says, 
 @pytest.mark.parametrize(("arguments", "given", "message"), [
     ([], "", "standard input must hold answers; got none"),
     ([], "# nothing\n\n", "standard input must hold answers; got none"),
+    ([], "x" * 2**20, "standard input must hold a line for each answer; got one of 1048576 char"),
+    ([], "x" * 9000 + "\n", "`id` must be that of one case, ten hexadecimal digits; 'xxxxxxxxxx"),
     ([], "hello world\n", "`id` must be that of one case"),
     ([INT8, "--dialect", "klingon"], "x 00\n", "`dialect` must be one of onnx, "),
     ([INT8, "--seed", "3"], "x 00\n", "`OP` must be left out of a challenge"),
@@ -151,6 +153,13 @@ def test_bad_input_of_verify_is_one_line_and_status_2(arguments, given, message,
     assert out == ""
     assert err.count("\n") == 1
     assert message in err
+    assert len(err) < 400
+
+
+def test_a_closed_standard_input_is_bad_input(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert run(["oracle", "verify"]) == 2
+    assert capsys.readouterr().err == "refquant: standard input must hold answers; got none\n"
 
 
 @pytest.mark.parametrize(("kind", "line"), [
@@ -192,6 +201,8 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
     (["check", "--impl", "refquant", "--dialect", "onnx", "--ops", "softmax"], "`ops` must be"),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--baseline", "none.json"],
      "`baseline` must be a JSON file"),
+    (["check", "--impl", "refquant", "--dialect", "onnx", "--baseline", "/dev/zero"],
+     "`baseline` must be a file; got /dev/zero"),
     (["check", "--impl", "refquant"], "Missing option '--dialect'"),
     (["identify", "--impl", "os:nothing"], "`impl` must exist"),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--timeout", "0"],
