@@ -26,7 +26,7 @@ import numpy as np
 
 from refquant._types import Array, Codes
 from refquant.apply.lower import FineSums, Program
-from refquant.integer.arithmetic import QuantizedMultiplier
+from refquant.integer.arithmetic import QuantizedMultiplier, quantize_multiplier
 from refquant.integer.layers import Rescaled
 from refquant.integer.requantize import double_away, double_up, in_float32, in_float64, single_up
 from refquant.nn.network import Node, run
@@ -239,7 +239,7 @@ def agreement(
 
 def _right(op: Rescaled) -> Array:
     """The right shift R of each multiplier."""
-    return np.maximum(-op.multiplier.shift.astype(np.float64), 0.0)
+    return np.maximum(-quantize_multiplier(op.multiplier).shift.astype(np.float64), 0.0)
 
 
 def _real(multiplier: QuantizedMultiplier | Array) -> Array:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Codes
+from refquant.integer.arithmetic import QuantizedMultiplier
 from refquant.integer.requantize import Rule
 from refquant.quantizers.uniform import Uniform
 from refquant.rounding import half_away
@@ -125,8 +126,9 @@ class Rescaled:
     ----------
     accumulate : callable, (ndarray of int, ...) -> ndarray of int64
         Exact sums of the codes, in units of the product of the input scales.
-    multiplier : ndarray of float64, broadcastable to the sums
-        Unit of the sums over the scale of the output.
+    multiplier : ndarray of float64 or QuantizedMultiplier, broadcastable to the sums
+        Unit of the sums over the scale of the output; made of integers already where
+        no float may be met at run time.
     rule : callable
         How the product of the two becomes a whole number.
     output : Uniform
@@ -149,7 +151,7 @@ class Rescaled:
     """
 
     accumulate: Callable[..., Array]
-    multiplier: Array
+    multiplier: Array | QuantizedMultiplier
     rule: Rule
     output: Uniform
     limits: Limits
