@@ -11,12 +11,15 @@ the rounded high half t. The second rounding, of :math:`v = t \, 2^{-R}`, has ti
 a nudge: ``rint(v * (1 + 2**-24))`` sends them away from zero and ``rint(v + 2**-(R+2))``
 up, and neither moves any other v across a tie, since those keep :math:`2^{-R}` away.
 
-Parameters are tiled to the shape of a block of rows: NumPy's inner loop is then long.
+Parameters are tiled to the shape of a block of rows: NumPy's inner loop is then long. What
+does not leave a layer is written to memory that is kept between calls, per thread: fresh
+pages of the system cost more than what is computed in them.
 """
 
-from collections.abc import Callable
+import math
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -41,10 +44,18 @@ if TYPE_CHECKING:
 #: Elements of a block of sums: a few arrays of it stay in the second cache.
 BLOCK = 2**14
 #: Elements of the patches of a block.
-MOST_PATCHES = 2**20
+MOST_PATCHES = 2**19
+#: Bytes of an array that is kept for the next call.
+MOST_KEPT = 2**24
 
-#: Float sums of a block of rows without bias, shape (rows, channels), to codes.
-Finish = Callable[[Array], Codes]
+_KEPT = threading.local()
+
+
+class Finish(Protocol):
+    """Float sums without bias, shape (rows, channels), to codes."""
+
+    def __call__(self, sums: Array, out: Codes | None = None) -> Codes:
+        """The codes, written to `out` if it is given."""
 
 
 def convolution(
@@ -56,7 +67,7 @@ def convolution(
     if found is None:
         return layer
     dtype, finish = found
-    matrix = np.ascontiguousarray(weight.reshape(out, -1).T.astype(dtype))
+    matrix: Array = np.ascontiguousarray(weight.reshape(out, -1).T.astype(dtype))
     (sv, sh), (dv, dh) = window.strides, window.dilations
     extent = (kh - 1) * dv + 1, (kw - 1) * dh + 1
     plain = (kh, kw) == (sv, sh) == (1, 1) and not np.any(window.padding)
@@ -67,8 +78,7 @@ def convolution(
             return layer.finish(layer.accumulate(codes))        # groups, or an error to report
         batch = len(codes)
         if plain:
-            rows = codes.reshape(-1, depth)
-            return finish(rows.astype(dtype) @ matrix).reshape(*codes.shape[:3], out)
+            return finish(_product(codes.reshape(-1, depth), matrix)).reshape(*codes.shape[:3], out)
         padded = _padded(codes, x, window, dtype)
         if padded.shape[1] < extent[0] or padded.shape[2] < extent[1]:
             return layer.finish(layer.accumulate(codes))
@@ -79,9 +89,9 @@ def convolution(
         result: Codes = np.empty((batch, height, width, out), np.int32)
         for b in range(batch):
             for top in range(0, height, step):
-                patches = view[b, top : top + step].reshape(-1, len(matrix))
-                block = result[b, top : top + step]
-                block.reshape(-1, out)[:] = finish(patches @ matrix)
+                patches = view[b, top : top + step]
+                sums = _product(patches, matrix)
+                finish(sums, result[b, top : top + step].reshape(sums.shape))
         return result
 
     return replace(layer, fast=fast)
@@ -97,7 +107,7 @@ def depthwise(
         return layer
     dtype, finish = found
     (sv, sh), (dv, dh) = window.strides, window.dilations
-    filters = weight[..., 0].astype(dtype)
+    filters: Array = weight[..., 0].astype(dtype)
     tiles: dict[int, list[Array]] = {}              # weights of each place, over a row of the image
 
     def fast(codes: Array) -> Codes:
@@ -120,13 +130,17 @@ def depthwise(
         for b in range(len(codes)):
             for top in range(0, height, step):
                 rows = min(step, height - top)
-                total: Array = np.zeros((rows, width, out), dtype)
-                for (down, right), tile in zip(places, tiles[width], strict=True):
+                total = _scratch("sums", (rows, width, out), dtype)
+                term = _scratch("patches", (rows, width, out), dtype)
+                for k, ((down, right), tile) in enumerate(zip(places, tiles[width], strict=True)):
                     start = top * sv + down
-                    total += tile * padded[b, start : start + (rows - 1) * sv + 1 : sv,
-                                           right : right + (width - 1) * sh + 1 : sh]
+                    seen = padded[b, start : start + (rows - 1) * sv + 1 : sv,
+                                  right : right + (width - 1) * sh + 1 : sh]
+                    np.multiply(seen, tile, out=term if k else total)
+                    if k:
+                        total += term
                 block = result[b, top : top + rows]
-                block.reshape(-1, out)[:] = finish(total.reshape(-1, out))
+                finish(total.reshape(-1, out), block.reshape(-1, out))
         return result
 
     return replace(layer, fast=fast)
@@ -138,15 +152,35 @@ def fully_connected(layer: "Rescaled", weight: Array, bias: Array, x: Uniform) -
     if found is None:
         return layer
     dtype, finish = found
-    matrix = np.ascontiguousarray(weight.T.astype(dtype))
+    matrix: Array = np.ascontiguousarray(weight.T.astype(dtype))
 
     def fast(codes: Array) -> Codes:
         codes = require_codes("codes", codes, x.qmin, x.qmax)
         if codes.ndim != 2 or codes.shape[1] != len(matrix):
             return layer.finish(layer.accumulate(codes))
-        return finish(codes.astype(dtype) @ matrix)
+        return finish(_product(codes, matrix))
 
     return replace(layer, fast=fast)
+
+
+def _scratch(name: str, shape: tuple[int, ...], dtype: type) -> Array:
+    """An array whose memory the next call of this thread with that name takes again."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    kept = getattr(_KEPT, name, None)
+    if kept is None or kept.size < size:
+        kept = np.empty(max(size, 1), np.uint8)
+        if size <= MOST_KEPT:
+            setattr(_KEPT, name, kept)
+    return kept[:size].view(dtype).reshape(shape)
+
+
+def _product(rows: Array, matrix: Array) -> Array:
+    """Rows, the last axes of which are flattened and cast, times a matrix of floats."""
+    count = math.prod(rows.shape) // len(matrix)
+    cast = _scratch("patches", rows.shape, matrix.dtype.type)
+    np.copyto(cast, rows, casting="unsafe")
+    sums = _scratch("sums", (count, matrix.shape[1]), matrix.dtype.type)
+    return np.matmul(cast.reshape(count, len(matrix)), matrix, out=sums)
 
 
 def _padded(codes: Array, x: Uniform, window: "Window", dtype: type) -> Array:
@@ -155,7 +189,8 @@ def _padded(codes: Array, x: Uniform, window: "Window", dtype: type) -> Array:
     batch, height, width, channels = codes.shape
     (above, below), (left, right) = window.padding
     shape = batch, height + above + below, width + left + right, channels
-    padded: Array = np.full(shape, int(x.zero_point.item()), dtype)
+    padded = _scratch("padded", shape, dtype)
+    padded[...] = int(x.zero_point.item())
     padded[:, above : above + height, left : left + width] = codes
     return padded
 
@@ -200,7 +235,14 @@ def _finish(layer: "Rescaled", bias: Array, bound: int) -> Finish:
             return found
     if rule is in_float32 and bound <= 2**24:
         return _in_float32(layer, real, bias)
-    return lambda sums: layer.finish(sums.astype(np.int64) + bias)
+
+    def finish(sums: Array, out: Codes | None = None) -> Codes:
+        codes = layer.finish(sums.astype(np.int64) + bias)
+        if out is not None:
+            out[...] = codes
+        return codes
+
+    return finish
 
 
 def _in_two_steps(layer: "Rescaled", real: Array, bias: Array, away: Array) -> Finish | None:
@@ -216,17 +258,17 @@ def _in_two_steps(layer: "Rescaled", real: Array, bias: Array, away: Array) -> F
     tiles = _Tiles(m, first, second, nudge)
     low, high = layer.limits
 
-    def finish(sums: Array) -> Codes:
-        result: Codes = np.empty(sums.shape, np.int32)
-        for block, out, (m, first, second, nudge) in tiles.blocks(sums, result):
-            t = block.astype(np.float64)
-            t *= m
+    def finish(sums: Array, out: Codes | None = None) -> Codes:
+        result: Codes = np.empty(sums.shape, np.int32) if out is None else out
+        for block, part, (m, first, second, nudge) in tiles.blocks(sums, result):
+            t = _scratch("work", block.shape, np.float64)
+            np.multiply(block, m, out=t)
             t += first
             np.floor(t, out=t)
             t *= second
             t += nudge
             np.rint(t, out=t)
-            _clamp(t, low, high, out)
+            _clamp(t, low, high, part)
         return result
 
     return finish
@@ -240,15 +282,15 @@ def _in_one_step(layer: "Rescaled", real: Array, bias: Array) -> Finish | None:
     tiles = _Tiles(m, bias * m + 0.5)
     zero, (low, high) = int(layer.output.zero_point.item()), layer.limits
 
-    def finish(sums: Array) -> Codes:
-        result: Codes = np.empty(sums.shape, np.int32)
-        for block, out, (m, first) in tiles.blocks(sums, result):
-            t = block.astype(np.float64)
-            t *= m
+    def finish(sums: Array, out: Codes | None = None) -> Codes:
+        result: Codes = np.empty(sums.shape, np.int32) if out is None else out
+        for block, part, (m, first) in tiles.blocks(sums, result):
+            t = _scratch("work", block.shape, np.float64)
+            np.multiply(block, m, out=t)
             t += first
             np.floor(t, out=t)
             t += zero
-            _clamp(t, low, high, out)
+            _clamp(t, low, high, part)
         return result
 
     return finish
@@ -258,16 +300,17 @@ def _in_float32(layer: "Rescaled", real: Array, bias: Array) -> Finish:
     tiles = _Tiles(bias.astype(np.float32), real.astype(np.float32))
     zero, (low, high) = int(layer.output.zero_point.item()), layer.limits
 
-    def finish(sums: Array) -> Codes:
-        result: Codes = np.empty(sums.shape, np.int32)
-        for block, out, (offset, m) in tiles.blocks(sums, result):
-            t = block.astype(np.float32)
+    def finish(sums: Array, out: Codes | None = None) -> Codes:
+        result: Codes = np.empty(sums.shape, np.int32) if out is None else out
+        for block, part, (offset, m) in tiles.blocks(sums, result):
+            t = _scratch("work", block.shape, np.float32)
+            np.copyto(t, block, casting="unsafe")
             t += offset
             t *= m
             np.rint(t, out=t)
             np.clip(t, low - zero, high - zero, out=t)      # as floats: a product may be large
-            np.copyto(out, t, casting="unsafe")
-            out += zero
+            np.copyto(part, t, casting="unsafe")
+            part += zero
         return result
 
     return finish

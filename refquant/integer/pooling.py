@@ -61,7 +61,9 @@ def average_pool(
     """
     x = _image(x, y_quantizer)
     total = _reduce(x, kernel, window, np.add, 0)
-    count = _reduce(np.ones_like(x[:1, :, :, :1]), kernel, window, np.add, 0)
+    rows, columns = (
+        _inside(x.shape[k + 1], kernel[k], window.strides[k], window.padding[k]) for k in (0, 1))
+    count = (rows[:, None] * columns)[..., None]
     if not (count > 0).all():
         raise ValueError(f"`window` must meet the image everywhere; got padding {window.padding}")
     whole = np.sign(total) * ((np.abs(total) + count // 2) // count)
@@ -245,18 +247,32 @@ def _reduce(
 ) -> Array:
     """Windows reduced, one axis after the other."""
     for axis in (1, 2):
-        before, after = window.padding[axis - 1]
-        widths = [(0, 0)] * 4
-        widths[axis] = (before, after)
-        padded = np.pad(x, widths, constant_values=outside)
-        size, stride = kernel[axis - 1], window.strides[axis - 1]
-        if not 1 <= size <= padded.shape[axis]:
+        padding, size, stride = window.padding[axis - 1], kernel[axis - 1], window.strides[axis - 1]
+        if any(padding):
+            widths = [(0, 0)] * 4
+            widths[axis] = padding
+            x = np.pad(x, widths, constant_values=outside)
+        places = (x.shape[axis] - size) // stride + 1
+        if size < 1 or places < 1:
             raise ValueError(f"`kernel` must fit into the image {x.shape}; got {kernel}")
-        view = np.lib.stride_tricks.sliding_window_view(padded, size, axis=axis)
-        pick = [slice(None)] * 5
-        pick[axis] = slice(None, None, stride)
-        x = combine.reduce(view[tuple(pick)], axis=-1)
+        if places == 1:
+            front = x[:, :size] if axis == 1 else x[:, :, :size]
+            x = combine.reduce(front, axis=axis, keepdims=True)
+            continue
+        pick = [slice(None)] * 4
+        pick[axis] = slice(0, (places - 1) * stride + 1, stride)
+        found = x[tuple(pick)].copy()
+        for k in range(1, size):
+            pick[axis] = slice(k, k + (places - 1) * stride + 1, stride)
+            combine(found, x[tuple(pick)], out=found)
+        x = found
     return x
+
+
+def _inside(n: int, size: int, stride: int, padding: tuple[int, int]) -> Array:
+    """How many places of each window lie in the image, along one axis."""
+    start = np.arange((n + sum(padding) - size) // stride + 1) * stride - padding[0]
+    return np.minimum(start + size, n) - np.maximum(start, 0)
 
 
 def _image(x: Array, quantizer: Uniform) -> Array:

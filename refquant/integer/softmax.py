@@ -13,6 +13,7 @@ once. Three ways are deployed:
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +88,7 @@ def fixed_softmax(
     step = _step(x_quantizer, beta)
     if step * 2.0**26 <= 1:
         raise ValueError(f"`beta` times the scale must be above 2**-26; got {step}")
-    multiplier, shift = quantize_multiplier(min(step * 2.0**26, 2.0**31 - 1))
-    below = _below_largest(x, x_quantizer)
-    lowest = -int(31 * 2.0 ** (26 - int(shift)))
-    counted = below >= lowest
-    scaled = saturating_rounding_doubling_high_mul(
-        np.where(counted, below, 0) << int(shift), multiplier
-    )
-    exp = np.where(counted, exp_of_negative(scaled, integer_bits=5), 0)
+    exp = _exponentials(step)[-_below_largest(x, x_quantizer)]
     total = rounding_divide_by_pot(exp, 12).sum(axis=-1, keepdims=True)     # 19 fraction bits
     limit = 512 if output_bits == 8 else 8192
     if total.max(initial=0) >= limit << 19:
@@ -289,6 +283,20 @@ def _look_up(table: Array, x: Array) -> Array:
     """Between entries of a table over all 16-bit numbers, 128 to an entry."""
     index = 256 + (x >> 7)
     return table[index] + (((table[index + 1] - table[index]) * (x & 127) + 64) >> 7)
+
+
+@lru_cache(maxsize=256)
+def _exponentials(step: float) -> Array:
+    """For 0, 1, ..., 255 steps below the largest code: exponential, or 0 if not counted."""
+    multiplier, shift = quantize_multiplier(min(step * 2.0**26, 2.0**31 - 1))
+    below = -np.arange(256)
+    counted = below >= -int(31 * 2.0 ** (26 - int(shift)))
+    scaled = saturating_rounding_doubling_high_mul(
+        np.where(counted, below, 0) << int(shift), multiplier
+    )
+    table = np.where(counted, exp_of_negative(scaled, integer_bits=5), 0)
+    table.flags.writeable = False
+    return table
 
 
 def _below_largest(x: Array, quantizer: Uniform) -> Array:
