@@ -34,6 +34,7 @@ from refquant._types import Array, Codes
 from refquant.integer import elementwise, pooling
 from refquant.integer.dialects import LITERT_OPTIMIZED, LITERT_REFERENCE
 from refquant.integer.dialects import XNNPACK as XNNPACK_DIALECT
+from refquant.integer.lstm import Lstm, LstmState, lstm_litert, lstm_tflm
 from refquant.integer.requantize import (
     Product,
     Rule,
@@ -145,6 +146,8 @@ class Engine(NamedTuple):
         ``(x, x_quantizer, y_quantizer, beta=...)`` over the last axis.
     logistic, tanh : callable
         ``(x, x_quantizer, y_quantizer)``.
+    lstm : callable
+        ``(x, lstm, state)`` to hidden states and the next state.
     quantize : callable
         ``(values, y_quantizer)`` to codes.
     dequantize : callable
@@ -179,6 +182,7 @@ class Engine(NamedTuple):
     softmax: Callable[..., Codes]
     logistic: Callable[..., Codes]
     tanh: Callable[..., Codes]
+    lstm: Callable[[Array, Lstm, LstmState], tuple[Codes, LstmState]]
     quantize: Callable[[Array, Uniform], Codes]
     dequantize: Callable[[Array, Uniform], Array]
 
@@ -324,6 +328,7 @@ TFLM = Engine(
     softmax=_softmax(fixed_softmax, np.float32),
     logistic=_by_width(fixed_logistic_codes, interpolated_logistic),
     tanh=_by_width(fixed_tanh_codes, interpolated_tanh),
+    lstm=lstm_tflm,
     quantize=LITERT_REFERENCE.encode,
     dequantize=_dequantize,
 )
@@ -338,6 +343,7 @@ LITERT_REF = TFLM._replace(
     softmax=_softmax(fixed_softmax, np.float64),
     logistic=_by_width(float_table_logistic, interpolated_logistic),
     tanh=_by_width(float_table_tanh, interpolated_tanh),
+    lstm=lstm_litert,
 )
 
 LITERT_X86 = LITERT_REF._replace(

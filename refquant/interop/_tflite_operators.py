@@ -16,6 +16,8 @@ from refquant._types import Array
 from refquant.integer import convolution, movement, pooling
 from refquant.integer.engines import Engine, Sums
 from refquant.integer.layers import NONE, RELU, RELU6, RELU_N1_TO_1, Rescaled
+from refquant.integer.lstm import Lstm, LstmGate, LstmState
+from refquant.integer.svdf import Svdf, svdf
 from refquant.interop.tflite import Model, Operator, Tensor
 from refquant.quantizers.uniform import Uniform
 
@@ -392,6 +394,76 @@ def _axes(numbers: list[int], rank: int) -> tuple[int, ...]:
     return tuple(sorted({n % rank for n in numbers}))
 
 
+def _lstm(node: Node) -> Step:
+    unsupported = [k for k in (*range(9, 12), 16, 17, *range(20, 24)) if node.has(k)]
+    if unsupported:
+        raise ValueError(
+            f"it must have no peepholes, projection or layer norm; got input {unsupported[0]}")
+    x, hidden, y = (quantizer(t) for t in (node.tensor(0), node.tensor(18), node.output()))
+    cell, shape = quantizer(node.tensor(19)), node.output().shape
+    if len(node.tensor(0).shape) != 3 or 0 in node.tensor(0).shape:
+        raise ValueError(f"the input must be a sequence of batches; got {node.tensor(0).shape}")
+    if (hidden.scale, hidden.zero_point) != (y.scale, y.zero_point):
+        raise ValueError("the hidden state must have the scale and zero point of the output")
+    gates = []
+    for k in range(4):
+        weights = [_weights(node, at, 0) for at in (1 + k, 5 + k)]
+        if any(w.scale.size > 1 or w.zero_point.any() for _, w in weights):
+            raise ValueError("weights of gates must have one scale and zero point 0")
+        bias = _bias(node, 12 + k, len(weights[0][0]))
+        if bias is None:
+            raise ValueError(f"input {12 + k} must be there")
+        (first, first_q), (second, second_q) = weights
+        gates.append(LstmGate(
+            first.astype(np.int64), first_q.scale.item(), second.astype(np.int64),
+            second_q.scale.item(), bias.astype(np.int64)))
+    clip, product = node.real("cell_clip"), _product_of(node)
+    record = Lstm(gates[0], gates[1], gates[2], gates[3], x, hidden, cell, clip, product)
+    function, time_first = node.engine.lstm, bool(node.option("time_major"))
+
+    def step(*values: Array) -> tuple[Array, ...]:
+        codes = values[0] if time_first else values[0].swapaxes(0, 1)
+        found, state = function(codes, record, LstmState(values[18], values[19]))
+        found = found if time_first else np.ascontiguousarray(found.swapaxes(0, 1))
+        return found.reshape(shape), state.hidden, state.cell
+
+    return step
+
+
+def _product_of(node: Node) -> Uniform | None:
+    """The quantizer of o tanh c, which stands in the fifth intermediate tensor if anywhere."""
+    if len(node.operator.intermediates) < 5:
+        return None
+    tensor = node.model.tensors[node.operator.intermediates[4]]
+    if tensor.scale.size != 1:
+        return None
+    return Uniform(tensor.scale.reshape(()), tensor.zero_point.reshape(()), *RANGES["int8"])
+
+
+def _svdf(node: Node) -> Step:
+    x, state, y = (quantizer(t) for t in (node.tensor(0), node.tensor(4), node.output()))
+    feature, feature_q = _weights(node, 1, 0)
+    time, time_tensor = node.constant(2), node.tensor(2)
+    time_q = quantizer(time_tensor)
+    bias = _bias(node, 3, node.output().shape[-1] if node.output().shape else 0)
+    if feature.ndim != 2 or time.ndim != 2 or 0 in feature.shape or feature_q.scale.size > 1:
+        raise ValueError(f"weights must be matrices of one scale; got {feature.shape}")
+    if not node.tensor(4).variable:
+        raise ValueError("the state must be a variable tensor")
+    units = node.output().shape[-1] if node.output().shape else 0
+    layer = Svdf(
+        feature.astype(np.int64), feature_q.scale.item(), time.astype(np.int64),
+        time_q.scale.item(), np.zeros(units, np.int64) if bias is None else bias.astype(np.int64),
+        x, state, y)
+
+    def step(x: Array, feature: Array, weight: Array, bias: Array, state: Array) -> tuple[
+            Array, ...]:
+        found, after = svdf(x, layer, state.reshape(len(x), *time.shape))
+        return found, after.reshape(state.shape)
+
+    return step
+
+
 def _quantize(node: Node) -> Step:
     source, target = node.tensor(0), node.output()
     _require_output(node, source.shape)
@@ -548,6 +620,8 @@ BUILDERS: dict[str, Callable[[Node], Step]] = {
     "SOFTMAX": _softmax,
     "LOGISTIC": _unary("logistic"),
     "TANH": _unary("tanh"),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
+    "SVDF": _svdf,
     "RELU": _relu(RELU),
     "RELU_N1_TO_1": _relu(RELU_N1_TO_1),
     "RELU6": _unary("relu6"),
