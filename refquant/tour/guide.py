@@ -15,6 +15,7 @@ from refquant.tour import (
     formats,
     granularity,
     integer,
+    kernels,
     levels,
     rounding,
     uniform,
@@ -53,6 +54,7 @@ GROUPS = [
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
+    Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),
 ]
 
 
