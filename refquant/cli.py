@@ -1,4 +1,4 @@
-"""The command line: ``refquant tour | concepts | bench | oracle``.
+"""The command line: ``refquant tour | concepts | bench | oracle | run | explain-difference``.
 
 Exit status: 0 fine, 1 a claim does not hold (tour) or a benchmark got worse (bench), 2 bad
 input or no room, 130 interrupted, 141 nobody reads stdout any more; bench adds 2 for a broken
@@ -169,6 +169,107 @@ def bench(
     if not factor > 1:
         raise BadInput(f"`--factor` must be above 1; got {factor}")
     return run_bench(action, ref=ref, factor=factor, patterns=benchmark or [])
+
+
+@app.command("run")
+def run_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite or .onnx file.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Option("--input", help="x.npy: one input, or many along the leading axis; "
+                                     "repeat it for a model with several inputs."),
+    ],
+    outputs: Annotated[
+        list[Path] | None, typer.Option("--output", help="y.npy; repeat it for several outputs.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="tflm, litert_ref, litert_x86 or xnnpack; for ONNX onnxruntime, which "
+                          "fuses QDQ groups, or onnx, which does not."),
+    ] = None,
+    dump_all: Annotated[
+        Path | None, typer.Option(help="A folder for every value of the model, a file each.")
+    ] = None,
+) -> int:
+    """Run a quantized model as a runtime does, bit for bit.
+
+    States are reset before each of many inputs.
+    """
+    import numpy as np
+
+    from refquant.interop._files import load_array, load_model, runs_of, save
+
+    wanted = [_writable(path) for path in outputs or []]
+    if dump_all is not None and dump_all.exists() and not dump_all.is_dir():
+        raise BadInput(f"`--dump-all` must be a folder; got {dump_all}")
+    try:
+        loaded = load_model(model, engine)
+        many, runs = runs_of(loaded.inputs, [load_array(path) for path in inputs])
+        results = [loaded.run(given) for given in runs]
+    except (ValueError, TypeError, ModuleNotFoundError) as err:
+        raise BadInput(str(err)) from None
+    if not results:
+        raise BadInput("`--input` must hold at least one run; got none")
+    names, count = list(results[0][0]), len(results[0][1])
+    if wanted and len(wanted) != count:
+        raise BadInput(f"`--output` must be given {count} times, once for each output of the "
+                       f"model; got {len(wanted)}")
+    found = [[outs[k] for _, outs in results] for k in range(count)]
+    arrays = [np.stack(parts) if many else parts[0] for parts in found]
+    try:
+        for path, array in zip(wanted, arrays, strict=False):
+            save(path, array)
+        if dump_all is not None:
+            dump_all.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                parts = [seen[name] for seen, _ in results]
+                save(dump_all / f"{name}.npy", np.stack(parts) if many else parts[0])
+    except OSError as err:
+        raise BadInput(f"the outputs must fit where they go; got {err}") from None
+    for k, array in enumerate(arrays):
+        print(f"output {k}: {array.dtype} {array.shape}, {np.array2string(array.ravel()[:10])}")
+    return 0
+
+
+@app.command("explain-difference")
+def explain_difference(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A quantized model.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Option("--input", help="x.npy: one input, or many along the leading axis; "
+                                     "repeat it for a model with several inputs."),
+    ],
+    engines: Annotated[
+        str, typer.Option(help="Two of tflm, litert_ref, litert_x86, xnnpack.")
+    ] = "tflm,litert_x86",
+) -> int:
+    """Compare two runtimes layer by layer: how many elements differ, by which rule, and why.
+
+    Every layer of the second gets the values of the first, so that a difference stays where it
+    is made; the first element that differs is worked out in whole numbers.
+    """
+    import numpy as np
+
+    from refquant.integer.engines import ENGINES
+    from refquant.interop._files import load_array, load_tflite, runs_of
+    from refquant.interop.tflite_difference import difference_report
+    from refquant.interop.tflite_difference import explain_difference as explain
+
+    names = engines.split(",")
+    if len(names) != 2 or not set(names) <= set(ENGINES):
+        raise BadInput(f"`--engines` must be two of {', '.join(ENGINES)}, with a comma between; "
+                       f"got {engines}")
+    first, second = names
+    try:
+        loaded = load_tflite(model)
+        tensors = [loaded.tensors[i] for i in loaded.inputs]
+        _, runs = runs_of([(np.dtype(t.dtype), t.shape) for t in tensors],
+                          [load_array(path) for path in inputs])
+        found = explain(loaded, runs, ENGINES[first], ENGINES[second])
+    except (ValueError, TypeError) as err:
+        raise BadInput(str(err)) from None
+    print(difference_report(found, first, second))
+    return 0
 
 
 def _writable(output: Path) -> Path:

@@ -42,6 +42,116 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(arguments, message, capsys
     assert message in err
 
 
+# Models: refquant run, refquant explain-difference.
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A model of one layer, inputs for it, and files that are none, in the working folder."""
+    import numpy as np
+    from _oracles.tflite_builder import Operator, Tensor, constant, model
+
+    tensors = [Tensor((1, 6), "int8", 0.02, -3),
+               constant(np.arange(-12, 12).reshape(4, 6) % 7 - 3, "int8", 0.2),
+               constant([1, -2, 3, 4], "int32", 0.004), Tensor((1, 4), "int8", 0.02, 5)]
+    step = Operator("FULLY_CONNECTED", [0, 1, 2], [3], {}, 4)
+    monkeypatch.chdir(tmp_path)
+    Path("m.tflite").write_bytes(model(tensors, [step], [0], [3]))
+    Path("cut.tflite").write_bytes(model(tensors, [step], [0], [3])[:300])
+    Path("text.npy").write_text("no numbers")
+    rng = np.random.default_rng(0)
+    np.save("x.npy", rng.integers(-128, 128, (1, 6), np.int8))
+    np.save("many.npy", rng.integers(-50, 50, (40, 6), np.int8))
+    np.save("float.npy", np.zeros((1, 6)))
+    np.save("wide.npy", np.zeros((1, 7), np.int8))
+    np.save("none.npy", np.zeros((0, 6), np.int8))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run m.tflite", "Missing option '--input'"),
+        ("run no.tflite --input x.npy", "no.tflite must be a file that can be read"),
+        ("run cut.tflite --input x.npy", "cut.tflite: "),
+        ("run x.npy --input x.npy", "must have TFL3 at offset 4"),
+        ("run m.tflite --input no.npy", "no.npy must be a file that can be read"),
+        ("run m.tflite --input text.npy", "text.npy must be a whole .npy file of numbers"),
+        ("run m.tflite --input m.tflite", "m.tflite must be a whole .npy file of numbers"),
+        ("run m.tflite --input float.npy", "the input must be int8; got float64"),
+        ("run m.tflite --input wide.npy", "the input must have the shape (1, 6), or many"),
+        ("run m.tflite --input none.npy", "`--input` must hold at least one run"),
+        ("run m.tflite --input x.npy --input x.npy", "`--input` must be given 1 times"),
+        ("run m.tflite --input x.npy --engine onnx", "`--engine` must be one of tflm, litert_ref"),
+        ("run m.tflite --input x.npy --output no/y.npy", "`--output` must lie in an existing"),
+        ("run m.tflite --input x.npy --output a.npy --output b.npy", "`--output` must be given 1"),
+        ("run m.tflite --input x.npy --dump-all x.npy", "`--dump-all` must be a folder"),
+        ("explain-difference m.tflite --input x.npy --engines tflm", "`--engines` must be two of"),
+        ("explain-difference m.tflite --input x.npy --engines tflm,x", "`--engines` must be two"),
+        ("explain-difference m.tflite --input wide.npy", "the input must have the shape (1, 6)"),
+        ("explain-difference no.tflite --input x.npy", "no.tflite must be a file that can be"),
+    ],
+)
+def test_bad_models_and_arrays_are_one_line_and_status_2(files, arguments, message, capsys):
+    assert run(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(p.name for p in files.iterdir()) == [
+        "cut.tflite", "float.npy", "m.tflite", "many.npy", "none.npy", "text.npy", "wide.npy",
+        "x.npy"]
+
+
+def test_one_input_gives_one_output_and_many_give_many(files, capsys):
+    import numpy as np
+
+    assert run(["run", "m.tflite", "--input", "x.npy", "--output", "y.npy"]) == 0
+    assert "output 0: int8 (1, 4)" in capsys.readouterr().out
+    assert np.load("y.npy").shape == (1, 4)
+    assert run(["run", "m.tflite", "--input", "many.npy", "--output", "y.npy", "--dump-all",
+                "all", "--engine", "xnnpack"]) == 0
+    y, x = np.load("y.npy"), np.load("many.npy")
+    assert (y.shape, y.dtype) == ((40, 1, 4), np.int8)
+    weight = np.arange(-12, 12).reshape(4, 6) % 7 - 3
+    acc = (x.astype(int) + 3) @ weight.T + [1, -2, 3, 4]
+    exact = np.clip(np.rint(acc * 0.2) + 5, -128, 127)
+    assert np.abs(y[:, 0] - exact).max() <= 1
+    dumped = {p.name: np.load(p) for p in (files / "all").iterdir()}
+    assert sorted(dumped) == ["0000_t0.npy", "0003_t3.npy"]
+    assert (dumped["0003_t3.npy"] == y).all()
+
+
+def test_a_difference_is_explained_on_stdout(files, capsys):
+    assert run(["explain-difference", "m.tflite", "--input", "many.npy", "--engines",
+                "tflm,litert_x86"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "each layer fed with the values of tflm, then end to end"
+    assert lines[2].split()[:3] == ["0", "FULLY_CONNECTED", "160"]
+    assert any(line.startswith("  DA on tflm: M = ") for line in lines)
+
+
+@pytest.mark.peer
+def test_onnx_models_run_too(files, capsys):
+    import numpy as np
+
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "g",
+        [helper.make_tensor_value_info("a", 3, [None, 6])],
+        [helper.make_tensor_value_info("y", 6, None)],
+        [onnx.numpy_helper.from_array(np.ones((6, 2), np.int8), "b")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    assert run(["run", "m.onnx", "--input", "many.npy", "--output", "y.npy"]) == 0
+    assert (np.load("y.npy") == np.load("many.npy").astype(int).sum(1, keepdims=True)).all()
+    Path("bad.onnx").write_bytes(b"no model")
+    capsys.readouterr()
+    assert run(["run", "bad.onnx", "--input", "many.npy"]) == 2
+    assert "must be an ONNX model" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_refused_before_the_work(tmp_path, capsys):
     tmp_path.chmod(0o500)

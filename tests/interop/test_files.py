@@ -1,0 +1,59 @@
+"""Files on the command line: which arrays are one input and which are many; files whole or not."""
+
+import numpy as np
+import pytest
+
+from refquant.interop._files import load_array, runs_of, save
+
+INT8, F32 = np.dtype(np.int8), np.dtype(np.float32)
+
+
+@pytest.mark.parametrize(("slot", "shape", "many", "each"), [
+    ((1, 4), (1, 4), False, (1, 4)),
+    ((1, 4), (7, 4), True, (1, 4)),
+    ((1, 4), (7, 1, 4), True, (1, 4)),
+    ((3, 4), (5, 3, 4), True, (3, 4)),
+    ((None, 4), (7, 4), False, (7, 4)),         # an open batch: all at once
+    ((None, 4), (5, 7, 4), True, (7, 4)),
+    ((), (), False, ()),
+    ((), (9,), True, ()),
+])  # fmt: skip
+def test_arrays_are_one_input_or_many(slot, shape, many, each):
+    x = np.arange(np.prod(shape)).reshape(shape).astype(np.int8)
+    found, runs = runs_of([(INT8, slot)], [x])
+    runs = list(runs)
+    assert (found, len(runs), runs[0][0].shape) == (many, shape[0] if many else 1, each)
+    assert np.array_equal(np.concatenate([r[0].ravel() for r in runs]), x.ravel())
+
+
+def test_inputs_have_as_many_runs_each():
+    slots, x = [(INT8, (1, 4)), (F32, (2,))], np.zeros((7, 4), np.int8)
+    many, runs = runs_of(slots, [x, np.zeros((7, 2), np.float32)])
+    assert (many, len(list(runs))) == (True, 7)
+    with pytest.raises(ValueError, match=r"equally many runs; got \[7, 8\]"):
+        runs_of(slots, [x, np.zeros((8, 2), np.float32)])
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    class Full:
+        def __array__(self, dtype=None, copy=None):
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        save(tmp_path / "y.npy", Full())
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path / "y.npy", np.arange(3))
+    assert load_array(tmp_path / "y.npy").tolist() == [0, 1, 2]
+    assert [p.name for p in tmp_path.iterdir()] == ["y.npy"]
+
+
+def test_a_header_that_lies_takes_no_memory(tmp_path):
+    """The header of four terabytes, and no numbers behind it."""
+    np.save(tmp_path / "x.npy", np.zeros((1, 10**6), np.int8))
+    raw = (tmp_path / "x.npy").read_bytes()[:300]
+    (tmp_path / "x.npy").write_bytes(raw.replace(b"(1, 1000000)", b"(4, 10**12) "[:12]))
+    with pytest.raises(ValueError, match=r"must be a whole \.npy file"):
+        load_array(tmp_path / "x.npy")
+    (tmp_path / "x.npy").write_bytes(raw.replace(b"1, 1000000", b"9999999999"))
+    with pytest.raises(ValueError, match=r"must be a whole \.npy file"):
+        load_array(tmp_path / "x.npy")
