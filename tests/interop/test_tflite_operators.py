@@ -19,6 +19,8 @@ from refquant.interop.tflite_program import prepare, run
 
 KINDS = [(kind, dtype) for kind, (_, dtypes) in OPERATORS.items() for dtype in dtypes
          if kind in BUILDERS]
+#: LiteRT takes a state of 8 bits for one of 16 and reads beyond it: any answer, or a crash.
+UNDEFINED = {("SVDF", "int8")}
 STATEFUL = {"SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 
 
@@ -34,7 +36,8 @@ def ours(case: Case, engine: str, kind: str) -> list[tuple[np.ndarray, ...]]:
 
 def compared(engine: str, count: int, seed: int) -> dict[tuple[str, str], collections.Counter]:
     """Per operator: elements compared, elements that differ, files that the engine refused."""
-    every = [(key, case) for key in KINDS for case in cases(*key, count, seed)]
+    kinds = [key for key in KINDS if engine == "tflm" or key not in UNDEFINED]
+    every = [(key, case) for key in kinds for case in cases(*key, count, seed)]
     answers = theirs.answers(engine, [(case.content, case.runs) for _, case in every])
     counts: dict[tuple[str, str], collections.Counter] = collections.defaultdict(
         collections.Counter)
@@ -72,6 +75,8 @@ def require_equal(engine: str, key: tuple[str, str], count: collections.Counter)
 @pytest.mark.parametrize("key", KINDS, ids=" ".join)
 def test_every_element_is_that_of_the_engine(counts, key):
     engine, found = counts
+    if engine != "tflm" and key in UNDEFINED:
+        pytest.skip("LiteRT reads beyond an 8-bit state")
     require_equal(engine, key, found[key])
 
 
