@@ -430,34 +430,48 @@ def _granular(
                    ("Placement", "OddLength") if shape[axis] % block else ("Placement",))])
 
 
-#: Scale and zero point of each boundary file.
-BOUNDARIES = [
-    (_f(s), z) for s, z in (
+#: Scale and zero point of each setting of a boundary file.
+BOUNDARIES: Mapping[str, Sequence[tuple[float, int]]] = {
+    "int8": (
         (1, 0), (1, 1), (0.5, -3), (0.1, 3), (0.1, 0), (1 / 3, 0), (1 / 3, -128), (0.7, 127),
         (0.7, 5), (0.0235, 0), (0.0235, -77), (0.00214854861, 3), (1 / 127, 0), (1 / 255, -128),
-        (3.14159274, 1), (100.1, -1), (1e-10, 0), (1e10, 7), (1.00000012, 0), (2.0**-126, 1))
-]  # fmt: skip
+        (3.14159274, 1), (100.1, -1), (1e-10, 0), (1e10, 7), (1.00000012, 0), (2.0**-126, 1)),
+    "uint8": ((0.1, 128), (0.0235, 3)),
+    "int4": ((1, 0), (0.1, 1), (1 / 3, 0), (0.7, -8), (0.7, 3), (0.0235, 0), (0.00214854861, 7),
+             (100.1, -1), (1.00000012, 1), (2.0**-126, 1)),
+    "uint4": ((1, 8), (0.1, 7), (1 / 3, 0), (0.7, 15), (0.0235, 3), (0.00214854861, 8),
+              (100.1, 1), (1.00000012, 9)),
+    "int16": ((0.1, 1), (1 / 3, 0), (2.0**-15, -32768), (0.0235, 32767)),
+    "uint16": ((0.1, 32769), (1 / 3, 0), (0.0235, 65535)),
+}  # fmt: skip
 
 
-def boundary_document() -> dict[str, Any]:
-    """For each of twenty settings, the 255 thresholds from both sides: they decide every input."""
-    ends = RANGES["int8"]
+def boundary_document(out: str) -> dict[str, Any]:
+    """For each setting, the thresholds from both sides: those of a type decide every input.
+
+    Of 16 bits only some, at the ends and around the middle.
+    """
+    ends = RANGES[out]
+    every = np.arange(ends[0] + 1, ends[1] + 1)
+    middle = every.size // 2
+    targets = every if every.size < 256 else np.concatenate(
+        [every[:4], every[middle - 8 : middle + 8], every[-4:]])
     groups = []
-    for scale, z in BOUNDARIES:
+    for number, z in BOUNDARIES[out]:
+        scale = _f(number)
         group = _group(scale, z, ends, "the last input below each threshold, and the first above")
-        first = _thresholds(scale, z, *ends)
+        first = _thresholds(scale, z, *ends, targets)
         pairs = np.stack([first - 1, first], axis=1).ravel()
         group.cases.append(Draft({"x": _from_ordered(pairs)}, ("Boundary",)))
         groups.append(group)
-    operation = Operation("quantize_affine", {"x": "float32"}, GRANULAR, {"q": "int8"})
-    return document("quantize_affine.float32.int8.boundaries", operation,
-                    quantize_derivations("int8"), "onnx", groups)
+    operation = Operation("quantize_affine", {"x": "float32"}, GRANULAR, {"q": out})
+    return document(f"quantize_affine.float32.{out}.boundaries", operation,
+                    quantize_derivations(out), "onnx", groups)
 
 
-def _thresholds(scale: int, z: int, low: int, high: int) -> Array:
-    """Ordered index of the smallest float32 that reaches each code above the lowest."""
+def _thresholds(scale: int, z: int, low: int, high: int, target: Array) -> Array:
+    """Ordered index of the smallest float32 that reaches each code of a target."""
     q: Any = Grid(np.array(scale, np.uint32).view(np.float32), np.array(z), low, high)
-    target = np.arange(low + 1, high + 1)
     below = np.full(target.size, -0x7F800000, np.int64)      # -Inf gives the lowest code
     above = np.full(target.size, 0x7F800000, np.int64)
     while (above - below > 1).any():
@@ -556,6 +570,7 @@ def documents() -> Iterator[dict[str, Any]]:
         yield quantize_document(out)
     for out in ("int8", "uint8", "int4"):
         yield granular_document(out)
-    yield boundary_document()
+    for out in BOUNDARIES:
+        yield boundary_document(out)
     for of in RANGES:
         yield dequantize_document(of)

@@ -66,7 +66,8 @@ def check(
     impl: Impl,
     dialect: Dialect,
     ops: Ops = "",
-    baseline: Annotated[Path | None, typer.Option(help="Ids of known differences, JSON.")] = None,
+    baseline: Annotated[str, typer.Option(
+        metavar="FILE", help="Ids of known differences, JSON; or known: the list that ships.")] = "",
     sweep: Annotated[bool, typer.Option(help="Try every place in arrays, too.")] = True,
     timeout: Limit = 30.0,
 ) -> int:
@@ -74,11 +75,16 @@ def check(
 
     Exit status 1 if a difference is not in the baseline, an entry of the baseline is repaired, or
     nothing was asked. A baseline is a JSON list of ids, or an object of ids and reasons.
+    With ``--baseline known`` it is the list that ships for the adapter and dialect, with the reason
+    of each entry: ``data/baselines``.
     """
+    from refquant.oracle._baselines import shipped
     from refquant.oracle.conformance import check as examine
     from refquant.oracle.conformance import read_baseline
 
-    known = _told(lambda: read_baseline(baseline)) if baseline else frozenset()
+    known = _told(lambda: read_baseline(
+        shipped(impl, dialect) if baseline == "known" else Path(baseline))
+        ) if baseline else frozenset()
     report = _told(lambda: examine(impl, dialect, ops=_listed(ops), sweep=sweep, timeout=timeout,
                                    progress=_progress))
     new, repaired = report.new(known), report.repaired(known)
@@ -88,6 +94,8 @@ def check(
     for identity in repaired:
         print(f"repaired  {identity}: remove it from the baseline")
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(report.counts().items()))
+    listed = len(report.failures()) - len(new)
+    counts += f"; {listed} of the baseline" if baseline else ""
     print(f"{report.impl} {report.version} under {dialect}: {counts}")
     if report.flags():
         print("flags: " + ", ".join(f"{f} {n}" for f, n in report.flags().most_common()))

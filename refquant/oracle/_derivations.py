@@ -14,7 +14,9 @@ from refquant.oracle import (
     _half,
     _packing,
     _parameters,
+    _products,
     _requantize,
+    _rescale,
     _stochastic,
 )
 from refquant.oracle._document import Derivation
@@ -22,7 +24,7 @@ from refquant.oracle._document import Derivation
 #: The groups of the corpus, each with its ``documents``.
 GROUPS: tuple[ModuleType, ...] = (
     _casts, _affine, _parameters, _requantize, _packing, _blocks, _ggml, _codebooks, _stochastic,
-    _gradients, _half,
+    _gradients, _half, _products, _rescale,
 )  # fmt: skip
 
 _Found = dict[str, Derivation]
@@ -46,6 +48,10 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Found
     "stochastic_bfloat16": lambda types, params: _stochastic.bfloat16_derivations(),
     "stochastic_integer": lambda types, params: _stochastic.integer_derivations(),
     "quantize_affine_float16": lambda types, params: _half.derivations(),
+    **{op: lambda types, params, op=op: _products.derivations(op, types)    # type: ignore[misc]
+       for op in ("qlinear_matmul", "matmul_integer", "qlinear_conv", "conv_integer")},
+    "dynamic_quantize": lambda types, params: _products.dynamic_derivations(),
+    "requantize_affine": lambda types, params: _rescale.derivations(),
     "fake_quantize": lambda types, params: _gradients.derivations(),
 }
 

@@ -136,15 +136,26 @@ def sealed(draft: Mapping[str, Any], kills: Mapping[str, Iterable[str]]) -> dict
 
 
 def as_json(done: Mapping[str, Any]) -> bytes:
-    """The file: one case to a line, so that changes can be read."""
-    head = {key: value for key, value in done.items() if key != "groups"}
-    lines = [json.dumps(head, indent=1)[:-2] + ',\n "groups": [']
+    """The file: a line for each part of its head and for each case, so that changes can be read."""
+    lines = ["{", *(f"{_compact(key)}:{_part(value)}," for key, value in done.items()
+                    if key != "groups"), '"groups":[']
     for g, group in enumerate(done["groups"]):
-        start = json.dumps({"params": group["params"], "comment": group["comment"]})[:-1]
-        lines.append(f'{"," if g else ""}{start}, "cases": [')
+        start = _compact({"params": group["params"], "comment": group["comment"]})[:-1]
+        lines.append(f'{"," if g else ""}{start},"cases":[')
         last = len(group["cases"]) - 1
-        lines += [json.dumps(c) + ("," if i < last else "]}") for i, c in enumerate(group["cases"])]
+        lines += [_compact(c) + ("," if i < last else "]}") for i, c in enumerate(group["cases"])]
     return ("\n".join([*lines, "]}"]) + "\n").encode("ascii")
+
+
+def _part(value: Any) -> str:
+    """A record of records with a line for each, all else in a line."""
+    if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
+        return _compact(value)
+    return "{" + ",".join(f"\n {_compact(k)}:{_compact(v)}" for k, v in value.items()) + "}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def as_tsv(done: Mapping[str, Any]) -> bytes:

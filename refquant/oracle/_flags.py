@@ -48,6 +48,11 @@ FLAGS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType({
                ("openvinotoolkit/openvino/issues/32144", "vllm-project/vllm/issues/38966")),
     "Placement": ("PLACEMENT", "Elements differ by position: broadcasting along the wrong axis, "
                   "or a tail unlike the body, shows.", ("microsoft/onnxruntime/pull/28606",)),
+    "PairOverflow": ("INT_CAST_OVERFLOW", "Two products of codes together exceed an int16: kernels "
+                     "for processors without VNNI add them in pairs, and saturate.",
+                     ("microsoft/onnxruntime/issues/16105",)),
+    "Padding": ("LAYOUT", "Windows reach beyond the data, where the zero point lies, not code 0.",
+                ()),
     "EmptyInput": ("VALIDATION", "No elements: an empty answer, not an error.", ()),
     "BadShape": ("VALIDATION", "Shapes that do not fit: an error, not a number.", ()),
     "BadZeroPoint": ("VALIDATION", "A zero point outside the code range, or of a wrong type.", ()),

@@ -734,6 +734,188 @@ def _half_quantize(file: VectorFile) -> dict[str, Kernel]:
     }
 
 
+def _rescale(file: VectorFile) -> dict[str, Kernel]:
+    def kernel(rounding: Any = half_even, *, first: bool = False, wraps: bool = False,
+               narrow: int = 0, swapped: bool = False, unsigned: bool = False,
+               short: bool = False) -> Kernel:
+        def answer(params: Mapping[str, Any], inputs: Named) -> Named:
+            s1, s2 = (values(params[k], "float32") for k in ("input_scale", "scale"))
+            z1, z2 = params["input_zero_point"], params["zero_point"]
+            if swapped:
+                z1, z2 = z2, z1
+            q = (inputs["x"] if unsigned else values(inputs["x"], "int8")).astype(np.int64)
+            steps = (q - z1).astype(F32) * s1 / s2
+            steps = _bfloat16(steps) if short else steps
+            whole = _whole(rounding(steps + F32(z2))) if first else _whole(rounding(steps)) + z2
+            codes = whole if wraps else np.clip(whole, params["qmin"] + narrow, params["qmax"])
+            return {"q": _pattern(codes, "uint8")}
+        return answer
+
+    return {
+        **_others(file, "tflite.reference", "tflite.builtin", "xnnpack"),
+        "ties away": kernel(half_away), "truncated": kernel(toward_zero),
+        "rounded down": kernel(floor), "zero point first": kernel(first=True),
+        "wraps": kernel(wraps=True), "narrow range": kernel(narrow=1),
+        "zero points exchanged": kernel(swapped=True), "codes unsigned": kernel(unsigned=True),
+        "bfloat16 ratio": kernel(short=True),
+    }
+
+
+def _integer_product(file: VectorFile) -> dict[str, Kernel]:
+    """Sums of products: what is done to the operands, the padding and the sum."""
+    right = derivations(file.op, {**file.inputs, **file.outputs}, {})["onnx"].fast
+    left, other = file.inputs
+
+    def changed(**zero: Any) -> Kernel:
+        return lambda params, inputs: right({**params, **zero}, inputs)
+
+    def mirrored(params: Mapping[str, Any], inputs: Named) -> Named:
+        pattern = inputs[other]
+        turned = pattern[..., ::-1, ::-1] if pattern.ndim == 4 else pattern[::-1]
+        return right(params, {**inputs, other: np.ascontiguousarray(turned)})
+
+    def other_sign(key: str) -> Kernel:
+        return lambda params, inputs: right(params, {**inputs, key: inputs[key] ^ np.uint8(128)})
+
+    def wrapped(params: Mapping[str, Any], inputs: Named) -> Named:
+        sums = right(params, inputs)["y"].view("i4")
+        return {"y": sums.astype("i2").astype("i4").view("u4")}
+
+    found = {
+        f"zero point of {left} ignored": changed(**{f"{left}_zero_point": 0}),
+        f"zero point of {other} ignored": changed(**{f"{other}_zero_point": 0}),
+        "right operand turned round": mirrored, f"{left} of the other sign": other_sign(left),
+        f"{other} of the other sign": other_sign(other),
+        "one too many": lambda params, inputs: {"y": right(params, inputs)["y"] + np.uint32(1)},
+    }
+    if all(not np.any(g.params[f"{other}_zero_point"]) for g in file.groups):
+        del found[f"zero point of {other} ignored"]
+    if file.op == "matmul_integer":
+        found["sums of 16 bits"] = wrapped
+        if (file.inputs[left], file.inputs[other]) == ("uint8", "int8"):
+            found["pairs saturate in int16"] = _saturating_pairs
+    else:
+        found |= _wrong_windows(right)
+    return found
+
+
+def _saturating_pairs(params: Mapping[str, Any], inputs: Named) -> Named:
+    a, b = values(inputs["a"], "uint8").astype(np.int64), values(inputs["b"], "int8").astype(
+        np.int64) - np.asarray(params["b_zero_point"])
+    terms = (a - params["a_zero_point"])[:, :, None] * b[None]
+    terms = np.pad(terms, [(0, 0), (0, terms.shape[1] % 2), (0, 0)])
+    pairs = np.clip(terms[:, ::2] + terms[:, 1::2], -(2**15), 2**15 - 1)
+    return {"y": pairs.sum(axis=1).astype("i4").view("u4")}
+
+
+def _wrong_windows(right: Kernel) -> dict[str, Kernel]:
+    def padded_with_code_0(params: Mapping[str, Any], inputs: Named) -> Named:
+        top, left, bottom, after = np.asarray(params["pads"]).tolist()
+        x = np.pad(inputs["x"], [(0, 0), (0, 0), (top, bottom), (left, after)])
+        return right({**params, "pads": np.zeros(4, np.int64)}, {**inputs, "x": x})
+
+    def exchanged(key: str, order: list[int]) -> Kernel:
+        return lambda params, inputs: _of_shape(right, {
+            **params, key: np.asarray(params[key])[order]}, inputs)
+
+    return {"padded with code 0": padded_with_code_0,
+            "strides exchanged": exchanged("strides", [1, 0]),
+            "dilations exchanged": exchanged("dilations", [1, 0]),
+            "pads exchanged": exchanged("pads", [2, 3, 0, 1])}
+
+
+def _of_shape(right: Kernel, params: Mapping[str, Any], inputs: Named) -> Named:
+    """An answer, or a code 0 where the kernel does not fit the data."""
+    try:
+        return right(params, inputs)
+    except ValueError:
+        return {"y": np.zeros((), "u1")}
+
+
+def _qlinear(file: VectorFile) -> dict[str, Kernel]:
+    """Sums brought back to codes: the mistakes of both."""
+    types = {**file.inputs, **file.outputs}
+    right = derivations(file.op, types, {})["onnx"].fast
+    left, other = list(file.inputs)[:2]
+    low, high = _affine.RANGES[file.outputs["y"]]
+    sums_of = derivations("conv_integer" if "conv" in file.op else "matmul_integer",
+                          {**types, "y": "int32"}, {})["onnx"].fast
+
+    def kernel(rounding: Any = half_even, *, first: bool = False, wraps: bool = False,
+               narrow: int = 0, biased: bool = True, scaled: Any = lambda m: m) -> Kernel:
+        def answer(params: Mapping[str, Any], inputs: Named) -> Named:
+            sums = sums_of(params, inputs)["y"].view("i4").astype(np.int64)
+            if biased and "bias" in inputs:
+                sums = sums + values(inputs["bias"], "int32").reshape(1, -1, 1, 1)
+            a, b, y = (values(params[f"{k}_scale"], "float32") for k in (left, other, "y"))
+            b = b.reshape(-1, 1, 1) if b.ndim and "conv" in file.op else b
+            z = params["y_zero_point"]
+            steps = sums.astype(F32) * scaled(a * b / y)
+            whole = _whole(rounding(steps + F32(z))) if first else _whole(rounding(steps)) + z
+            return {"y": _pattern(whole if wraps else np.clip(whole, low + narrow, high), "uint8")}
+        return answer
+
+    def changed(params_of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Kernel:
+        return lambda params, inputs: right({**params, **params_of(params)}, inputs)
+
+    found = {
+        "ties away": kernel(half_away), "truncated": kernel(toward_zero),
+        "rounded down": kernel(floor), "zero point first": kernel(first=True),
+        "wraps": kernel(wraps=True),
+        "bfloat16 multiplier": kernel(scaled=_bfloat16),
+        f"zero point of {left} ignored": changed(lambda p: {f"{left}_zero_point": 0}),
+        "zero point of y ignored": changed(lambda p: {"y_zero_point": 0}),
+        "scales in reverse": changed(lambda p: {
+            f"{other}_scale": np.flip(p[f"{other}_scale"]).copy()}),
+    }
+    if "conv" in file.op:
+        for unseen in ("bfloat16 multiplier", "wraps"):
+            del found[unseen]
+        found |= {"bias forgotten": kernel(biased=False), **_wrong_windows(right)}
+    else:
+        found["narrow range"] = kernel(narrow=1)
+        found["as exact"] = derivations(file.op, types, {})["exact"].fast
+        if (file.inputs[left], file.inputs[other]) == ("uint8", "int8"):
+            found["pairs saturate in int16"] = lambda params, inputs: _codes_of_pairs(
+                params, inputs, low, high)
+    return found
+
+
+def _codes_of_pairs(params: Mapping[str, Any], inputs: Named, low: int, high: int) -> Named:
+    sums = _saturating_pairs(params, inputs)["y"].view("i4")
+    a, b, y = (values(params[f"{k}_scale"], "float32") for k in "aby")
+    codes = np.clip(_whole(np.rint(sums.astype(F32) * (a * b / y))) + params["y_zero_point"],
+                    low, high)
+    return {"y": _pattern(codes, "uint8")}
+
+
+def _dynamic(file: VectorFile) -> dict[str, Kernel]:
+    def kernel(rounding: Any = half_even, *, widen: bool = True, steps: int = 255,
+               zero: float = 1.0, start: Any = half_even, first: bool = False,
+               reciprocal: bool = False) -> Kernel:
+        def answer(params: Mapping[str, Any], inputs: Named) -> Named:
+            x = values(inputs["x"], "float32")
+            low, high = x.min(), x.max()
+            if widen:
+                low, high = min(low, F32(0)), max(high, F32(0))
+            s = F32((high - low) / F32(steps)) if high > low else F32(zero)
+            z = start(np.clip(F32(0) - low / s, 0, 255))
+            ratio = x * (F32(1) / s) if reciprocal else x / s
+            whole = rounding(ratio + z) if first else rounding(ratio) + z
+            return {"y": _pattern(np.clip(_whole(whole), 0, 255), "uint8"),
+                    "scale": np.array(s, F32).view(np.uint32),
+                    "zero_point": _pattern(_whole(z), "uint8")}
+        return answer
+
+    return {
+        **_others(file, "onnx.reference"), "ties away": kernel(half_away),
+        "ties up": kernel(half_up), "truncated": kernel(toward_zero),
+        "zero point away": kernel(start=half_away), "256 steps": kernel(steps=256),
+        "range not widened": kernel(widen=False), "zero range gives 0.1": kernel(zero=0.1),
+        "zero point first": kernel(first=True), "reciprocal": kernel(reciprocal=True),
+    }
+
+
 MAKERS: Mapping[str, Callable[[VectorFile], dict[str, Kernel]]] = {
     "quantize_affine": _affine_quantize, "dequantize_affine": _affine_dequantize, "cast": _cast,
     "quantization_parameters": _parameters, "requantize": _requantize, "pack": _packing,
@@ -741,5 +923,7 @@ MAKERS: Mapping[str, Callable[[VectorFile], dict[str, Kernel]]] = {
     "quantize_ggml": _ggml, "dequantize_ggml": _ggml_decode, "quantize_nf4": _nf4,
     "dequantize_nf4": _nf4_decode, "stochastic_bfloat16": _stochastic_bfloat16,
     "quantize_affine_float16": _half_quantize, "stochastic_integer": _stochastic_integer,
-    "fake_quantize": _fake_quantize,
+    "fake_quantize": _fake_quantize, "requantize_affine": _rescale, "dynamic_quantize": _dynamic,
+    "matmul_integer": _integer_product, "conv_integer": _integer_product,
+    "qlinear_matmul": _qlinear, "qlinear_conv": _qlinear,
 }  # fmt: skip

@@ -1,9 +1,9 @@
 """What installed packages answer: recorded on one day and one machine, never normative.
 
 Run ``python -m refquant.oracle._observe`` where the packages are installed; each file says
-which version and which CPU. Listed are the cases that the package answers otherwise than
-the base dialect of the normative file, and those that no dialect defines; all others it
-answered as the base dialect does, or refused.
+which version and which CPU. Listed are the cases that the package answers otherwise than the
+dialect it is expected to speak (see `home`), and those that this dialect leaves open; all others
+it answered as that dialect does, or refused.
 """
 
 import platform
@@ -17,17 +17,27 @@ import numpy as np
 from refquant.oracle import vectors
 from refquant.oracle._document import as_json, sealed
 from refquant.oracle.adapters import Missing, load_adapter
+from refquant.oracle.conformance import HOME_DIALECT
 from refquant.oracle.vectors import Case, VectorFile, encoded, load, names
 
 #: Operations asked; each adapter says what of it the package supports.
 OPERATIONS = ("quantize_affine", "dequantize_affine", "cast", "quantize_ggml", "dequantize_ggml",
-              "pack", "unpack", "fake_quantize", "quantization_parameters")
+              "pack", "unpack", "fake_quantize", "quantization_parameters", "requantize_affine",
+              "qlinear_matmul", "qlinear_conv", "matmul_integer", "conv_integer",
+              "dynamic_quantize", "quantize_mx", "dequantize_mx", "quantize_nf4",
+              "dequantize_nf4", "quantize_nvfp4", "stochastic_bfloat16")
+
+
+def home(adapter: str, file: VectorFile) -> str:
+    """The dialect that an adapter is expected to speak in a file; of strangers, its base."""
+    expected = HOME_DIALECT.get(adapter, adapter.removeprefix("refquant."))
+    return expected if expected in file.dialects else file.base_dialect
 
 
 def observe(adapter: Any, file: VectorFile) -> dict[str, Any] | None:
     """Vector file of what an adapter answers otherwise; None if it answers nothing."""
     types = {**file.inputs, **file.params, **file.outputs}
-    groups, count, asked = [], 0, 0
+    groups, count, asked, dialect = [], 0, 0, home(adapter.name, file)
     for group, raw in zip(file.groups, file.document["groups"], strict=True):
         if adapter.supports(file.op, types, group.params) is not True:
             continue
@@ -35,7 +45,8 @@ def observe(adapter: Any, file: VectorFile) -> dict[str, Any] | None:
         for case, question in zip(group.cases, raw["cases"], strict=True):
             answer = _answer(adapter, file, types, group.params, case)
             asked += answer is not None
-            if answer is None or (case.base is not None and answer == _as_written(case.base, file)):
+            expected = case.answer(dialect) if case.status == "defined" else None
+            if answer is None or (expected is not None and answer == _as_written(expected, file)):
                 continue
             found.append({"id": case.id, "in": question["in"], "flags": list(case.flags),
                           "out": answer})
@@ -55,7 +66,7 @@ def observe(adapter: Any, file: VectorFile) -> dict[str, Any] | None:
                   if any(flag in c["flags"] for g in groups for c in g["cases"])},
         "numberOfCases": count,
         "derivation": {"method": f"answers of {adapter.name} to {file.name} that are not those of "
-                                 f"{file.base_dialect}; {asked} cases were answered",
+                                 f"{dialect}; {asked} cases were answered",
                        "crossCheck": "none: an observation"},
         "observation": {"package": adapter.name, "version": str(adapter.version), "cpu": cpu(),
                         "platform": f"{platform.system()} {platform.machine()}, Python "

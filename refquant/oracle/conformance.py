@@ -37,7 +37,10 @@ HOME_DIALECT: Mapping[str, str] = {
     "torch.fbgemm": "torch.fbgemm", "torch.fake_quantize": "torch.decomposed",
     "torch.decomposed": "torch.decomposed", "torch.cast": "exact", "torchao": "torch.decomposed",
     "litert.reference": "tflite.reference", "litert.builtin": "tflite.reference",
-    "litert.xnnpack": "xnnpack", "ml_dtypes": "exact", "gfloat": "exact", "gguf": "ggml",
+    "torchao.formats": "torchao", "torchao.floor": "ocp-mx", "torchao.rceil": "nv-rceil", "torchao.ceil": "torchao.ceil",
+    "torchao.even": "torchao.even", "litert.xnnpack": "xnnpack", "ml_dtypes": "exact", "gfloat": "exact", "gguf": "ggml",
+    "onnxruntime.tool": "onnxruntime.tool", "gfloat.mx": "ocp-mx", "brevitas": "brevitas",
+    "aimet.torch": "onnx", "aimet.onnx": "aimet",
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def build(directory: Path = vectors.DATA, *, check: bool = False) -> list[str]:
     Parameters
     ----------
     directory : pathlib.Path
-        The data folder of the package, or another one. Observed files in it stay.
+        The data folder of the package, or another one. Observed files and baselines in it stay.
     check : bool
         Change nothing: only say what would change.
 
@@ -76,9 +76,10 @@ def build(directory: Path = vectors.DATA, *, check: bool = False) -> list[str]:
     C2SP Wycheproof, ``vectorgen``.
     """
     made = corpus()
-    kept = sorted(p for p in directory.glob("observed/*") if p.is_file())
+    kept = sorted(p for kind in ("observed", "baselines") for p in directory.glob(f"{kind}/*")
+                  if p.is_file())
     made.update({p.relative_to(directory).as_posix(): p.read_bytes() for p in kept})
-    for name in ("schema.json", "spec_conflicts.json", "README.md"):
+    for name in ("schema.json", "spec_conflicts.json", "disagreements.json", "README.md"):
         made[name] = (vectors.DATA / name).read_bytes()
     made["MANIFEST.json"] = manifest_of(made)
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}

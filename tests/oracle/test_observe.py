@@ -5,7 +5,7 @@ import pytest
 
 from refquant.oracle import _observe, vectors
 from refquant.oracle._document import as_json
-from refquant.oracle._observe import cpu, main, observe
+from refquant.oracle._observe import cpu, home, main, observe
 from refquant.oracle.adapters import Refquant, Reject
 from refquant.oracle.vectors import load, names, read
 
@@ -35,11 +35,25 @@ def test_a_record_holds_what_differs_or_is_open_and_says_who_and_where():
     assert all(case.id in asked for case in file)
 
 
-def test_another_dialect_differs_where_the_normative_file_says_so():
+def test_another_dialect_differs_where_the_normative_file_says_so(monkeypatch):
+    monkeypatch.setitem(_observe.HOME_DIALECT, "refquant.torch.fbgemm", "onnx")
     found = vectors.from_document(observe(Refquant("torch.fbgemm"), load(NAME)))
     expected = {case.id for case in load(NAME)
                 if case.differs.get("torch.fbgemm") is not None}
     assert expected <= {case.id for case in found}
+
+
+def test_who_speaks_its_dialect_differs_in_what_that_leaves_open():
+    found = vectors.from_document(observe(Refquant("torch.fbgemm"), load(NAME)))
+    asked = {case.id: case for case in load(NAME)}
+    assert all(asked[case.id].status == "unspecified"
+               or asked[case.id].answer("torch.fbgemm") is None for case in found)
+
+
+def test_a_stranger_is_expected_to_speak_the_base_dialect():
+    assert home("litert.xnnpack", load(NAME)) == "xnnpack"
+    assert home("somebody", load(NAME)) == "onnx"
+    assert home("gguf", load(NAME)) == "onnx"
 
 
 def test_an_adapter_that_supports_nothing_leaves_no_record():
@@ -74,8 +88,10 @@ def test_what_ships_is_stamped_and_asks_only_known_questions(name):
     assert set(file.document["observation"]) == {"package", "version", "cpu", "platform"}
     base = load(name.removesuffix("." + file.base_dialect))
     known = {case.id: case for case in base}
+    dialect = home(file.base_dialect, base)
     for case in file:
-        normative = known[case.id].base
+        asked = known[case.id]
+        normative = asked.answer(dialect) if asked.status == "defined" else None
         assert normative is None or any(
             not np.array_equal(case.base[key], normative[key]) for key in normative)
 
@@ -93,4 +109,4 @@ def test_rows_of_the_disagreement_table_are_on_record():
     assert reference[0x00400000] == 0x01                                            # C16
     assert of("quantize_affine.float32.int8.onnx.reference")[0x4F32D05E] == 0x80    # Q5
     assert of("quantize_affine.float32.int8.onnx.reference")[0x7F800000] in (0x80, 0x7F)   # Q6
-    assert of("quantize_affine.float32.int4.onnxruntime")[0x7F800000] == 0xF8       # Q8
+    assert of("quantize_affine.float32.int4.onnx.reference")[0x7F800000] == 0xF8    # Q8

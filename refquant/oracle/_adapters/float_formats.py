@@ -1,4 +1,4 @@
-"""Casts to short floats by ml_dtypes and by gfloat."""
+"""Casts to short floats by ml_dtypes and by gfloat, and gfloat's blocks."""
 
 from importlib.metadata import version
 
@@ -70,7 +70,8 @@ class Gfloat:
 
     def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
         """See `Adapter.run`."""
-        x = values(np.asarray(inputs["x"]), types["x"]).astype(np.float64)
+        with np.errstate(invalid="ignore"):             # a signalling NaN
+            x = values(np.asarray(inputs["x"]), types["x"]).astype(np.float64)
         known = self._formats[types["y"]]
         even = self._gfloat.RoundMode.TiesToEven
         try:
@@ -81,3 +82,36 @@ class Gfloat:
         except ValueError as err:
             raise Reject(str(err)) from None
         return {"y": np.asarray(codes).astype(f"u{DTYPES[types['y']]}")}
+
+
+class GfloatBlocks:
+    """gfloat's blocks of MX: ``compute_scale_amax`` and ``encode_block``."""
+
+    name = "gfloat.mx"
+
+    def __init__(self) -> None:
+        self._gfloat, self._block = library("gfloat"), library("gfloat.block")
+        formats = library("gfloat.formats")
+        self.version = version("gfloat")
+        self._formats = {
+            "float8_e4m3fn": formats.format_info_mxfp8_e4m3, "float8_e5m2":
+            formats.format_info_mxfp8_e5m2, "float6_e2m3fn": formats.format_info_mxfp6_e2m3,
+            "float6_e3m2fn": formats.format_info_mxfp6_e3m2, "float4_e2m1fn":
+            formats.format_info_mxfp4_e2m1, "int8": formats.format_info_mxint8}
+
+    def supports(self, op: str, types: Types, params: Params) -> bool | str:
+        """See `Adapter.supports`."""
+        return op == "quantize_mx" or f"no {op}"
+
+    def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
+        """See `Adapter.run`."""
+        x, known = values(inputs["x"], "float32"), self._formats[types["codes"]]
+        try:
+            with np.errstate(all="ignore"):
+                scale = float(self._block.compute_scale_amax(known.etype.emax, x))
+                codes = list(self._block.encode_block(
+                    known, scale, x.astype(np.float64) / scale,
+                    round=self._gfloat.RoundMode.TiesToEven))
+        except (ValueError, OverflowError) as err:
+            raise Reject(str(err)) from None
+        return {"scale": np.array(codes[0], np.uint8), "codes": np.array(codes[1:], np.uint8)}

@@ -25,6 +25,8 @@ class Reference:
         self._session = lru_cache(maxsize=256)(self._made)
 
     def supports(self, op: str, types: Types, params: Params) -> bool | str:
+        if op == "requantize_affine":
+            return True
         wrong = unsupported_affine(op, types, params, codes=("int8", "uint8", "int16"))
         if wrong:
             return wrong
@@ -33,6 +35,8 @@ class Reference:
         return True
 
     def run(self, op: str, types: Types, params: Params, inputs: Named) -> Named:
+        if op == "requantize_affine":
+            return self._rescaled(params, inputs)
         (key, pattern), = inputs.items()
         out = "q" if key == "x" else "x"
         scale, zero = float(scale_of(params)), int(zero_of(params))
@@ -41,7 +45,7 @@ class Reference:
         if not (np.isfinite(scale) and scale > 0):
             raise Reject("such a scale is not meant")
         given = np.array(values(np.asarray(pattern), types[key]))
-        session = self._session(op, types[key], types[out], given.size, scale, zero)
+        session = self._session(op, types[key], types[out], given.size, (scale, zero))
         if not given.size:
             return {out: np.zeros(given.shape, f"u{4 if out == 'x' else given.itemsize}")}
         session.set_tensor(session.get_input_details()[0]["index"], given.ravel())
@@ -49,10 +53,20 @@ class Reference:
         found = session.get_tensor(session.get_output_details()[0]["index"]).reshape(given.shape)
         return {out: bits(found) if out == "x" else codes_as_bits(found, types["q"])}
 
-    def _made(self, op: str, source: str, target: str, n: int, scale: float, zero: int) -> Any:
+    def _rescaled(self, params: Params, inputs: Named) -> Named:
+        grids = [(float(values(params[s], "float32")), int(params[z])) for s, z in (
+            ("input_scale", "input_zero_point"), ("scale", "zero_point"))]
+        given = np.array(values(np.asarray(inputs["x"]), "int8"))
+        session = self._session("quantize", "int8", "int8", given.size, *grids)
+        session.set_tensor(session.get_input_details()[0]["index"], given)
+        session.invoke()
+        return {"q": codes_as_bits(session.get_tensor(
+            session.get_output_details()[0]["index"]), "int8")}
+
+    def _made(self, op: str, source: str, target: str, n: int, *grids: tuple[float, int]) -> Any:
         resolvers = self._litert.OpResolverType
         session = self._litert.Interpreter(
-            model_content=_model(op, source, target, n, scale, zero),
+            model_content=_model(op, source, target, n, grids),
             experimental_op_resolver_type=getattr(resolvers, self.resolver), num_threads=1)
         try:
             session.allocate_tensors()
@@ -87,19 +101,21 @@ def _version() -> str:
     return version("ai-edge-litert")
 
 
-def _model(op: str, source: str, target: str, n: int, scale: float, zero: int) -> bytes:
+def _model(op: str, source: str, target: str, n: int, grids: tuple[tuple[float, int], ...]) -> bytes:
+    """One node; a scale and zero point for each tensor of codes, in order."""
     flatbuffers, schema = library("flatbuffers"), library("ai_edge_litert.schema_py_generated")
     code = schema.OperatorCodeT()
     name = op.removesuffix("_affine").upper()
     code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
     code.version = 1 if source != "int16" and target != "int16" else 3
-    tensors = []
+    tensors, left = [], list(grids)
     for kind in (source, target):
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.buffer = kind.encode(), [n], 0
         tensor.type = getattr(schema.TensorType, TYPES[kind])
         if kind != "float32":
             tensor.quantization = schema.QuantizationParametersT()
+            scale, zero = left.pop(0)
             tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero]
         tensors.append(tensor)
     node = schema.OperatorT()
