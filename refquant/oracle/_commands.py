@@ -67,7 +67,7 @@ def check(
     dialect: Dialect,
     ops: Ops = "",
     baseline: Annotated[str, typer.Option(
-        metavar="FILE", help="Ids of known differences, JSON; or known: the list that ships.")] = "",
+        metavar="FILE", help="Known differences, JSON; or known, for those that ship.")] = "",
     sweep: Annotated[bool, typer.Option(help="Try every place in arrays, too.")] = True,
     timeout: Limit = 30.0,
 ) -> int:

@@ -184,8 +184,8 @@ ROWS: tuple[Row, ...] = (
         note="microsoft/onnxruntime issue 32132: two models, not one operation"),
     Row("R6", "uint8 times int8 in pairs of 16 bits", "matmul_integer",
         ("011ecf83fe", "c3b015ade8", "65d2fbe132", "a3daa333f1"), ("onnxruntime", "onnx.reference"),
-        "without VNNI instructions onnxruntime saturates two products in int16, as the dialect of a "
-        "mutant here; with them it is exact, and so it is on the processor that was asked"),
+        "without VNNI instructions onnxruntime saturates two products in int16, as a mutant does "
+        "here; with them it is exact, and so it is on the processor that was asked"),
     Row("G1", "Q8_0, ties: the reference and the vector kernel", "quantize_ggml",
         ("6608e05811", "d8c2efb4b7"), ("gguf",),
         "the AVX2 quantizer of activations rounds to even, gguf and the reference away; the C "

@@ -1,4 +1,4 @@
-"""Products of codes: matrix products and convolutions of ONNX, as sums and brought back to codes."""
+"""Products of codes: matrix products and convolutions of ONNX, as sums and as codes again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -10,9 +10,9 @@ import numpy as np
 
 from refquant._types import Array
 from refquant.integer import onnx_products as library
-from refquant.integer.dialects import ONNX_REFERENCE, ONNXRUNTIME, dynamic_quantize
+from refquant.integer.dialects import EXACT, ONNX_REFERENCE, ONNXRUNTIME, dynamic_quantize
 from refquant.oracle import _exact as exact
-from refquant.oracle import vectors
+from refquant.oracle import _parameters, vectors
 from refquant.oracle._affine import RANGES
 from refquant.oracle._document import Derivation, Draft, Drafts, Named, Operation, document
 from refquant.oracle._exact import F32, F64
@@ -147,8 +147,9 @@ def _slow(op: str, types: Mapping[str, str], rule: Callable[..., int]) -> Callab
 
 
 def _geometry(params: Params) -> library.ConvGeometry:
-    return library.ConvGeometry(params["group"], *(
-        tuple(np.asarray(params[k]).tolist()) for k in ("strides", "dilations", "pads")))
+    strides, dilations, pads = (
+        tuple(np.asarray(params[k]).tolist()) for k in ("strides", "dilations", "pads"))
+    return library.ConvGeometry(params["group"], strides, dilations, pads)
 
 
 def _library_sums(op: str, types: Mapping[str, str], params: Params, inputs: Named) -> Array:
@@ -179,7 +180,8 @@ def _onnx_fast(op: str, types: Mapping[str, str]) -> Callable[..., Named]:
         grids = grid(left, types[left], params), grid(right, types[right], params)
         y = grid("y", types["y"], params)
         if "conv" in op:
-            codes = library.qlinear_conv(a, grids[0], b, grids[1], y, _codes(inputs["bias"], "int32"),
+            bias = _codes(inputs["bias"], "int32")
+            codes = library.qlinear_conv(a, grids[0], b, grids[1], y, bias,
                                          geometry=_geometry(params))
         else:
             codes = library.qlinear_matmul(a, grids[0], b, grids[1], y)
@@ -253,7 +255,7 @@ def _pattern(shape: tuple[int, ...], dtype: str, seed: int, *, span: int = 256) 
     return (codes & 255).astype("u1").reshape(shape)
 
 
-def _flat(values: Sequence[int], dtype: str) -> Array:
+def _flat(values: Sequence[Any], dtype: str) -> Array:
     return (np.array(values, np.int64) & 255).astype("u1")
 
 
@@ -266,7 +268,7 @@ def _dot_cases(left: str, right: str, za: int, zb: int, sums: Sequence[int]) -> 
 
 
 def _qlinear_matmul_groups(left: str, right: str, out: str) -> Iterator[Drafts]:
-    low, high = RANGES[out]
+    low, _ = RANGES[out]
     za, zb = (1 if left == "uint8" else -3), (128 if right == "uint8" else 0)
     middle = 128 if out == "uint8" else 0
 
@@ -431,19 +433,18 @@ def _documents_of_conv() -> Iterator[dict[str, Any]]:
 # Quantization of activations with a range of their own: DynamicQuantizeLinear.
 
 
-def _dynamic_slowly(empty: Fraction) -> Callable[..., Named | None]:
-    from refquant.oracle._parameters import _dynamic
-
+def _dynamic_slowly(rule: Callable[..., Any], *, exactly: bool = False) -> Callable[..., Any]:
     def kernel(params: Params, inputs: Named) -> Named | None:
         x = [F32.number(int(u)) for u in inputs["x"].ravel()]
         if not all(isinstance(v, Fraction) for v in x):
             return None
-        found = _dynamic(min(*x, Fraction(0)), max(*x, Fraction(0)), 0, 255, empty)
+        found = rule(min(*x, Fraction(0)), max(*x, Fraction(0)), 0, 255)
         if found is None:
             return None
         scale, z = found
-        codes = [(exact.integer(F32.rounded(exact.quotient(v, scale)), round, -z, 255 - z) or 0) + z
-                 for v in x]
+        ratios = [exact.quotient(v, scale) for v in x]
+        codes = [(exact.integer(r if exactly else F32.rounded(r), round, -z, 255 - z) or 0) + z
+                 for r in ratios]
         return {"y": np.array(codes, "u1").reshape(inputs["x"].shape),
                 "scale": np.array(F32.bits(scale), "u4"), "zero_point": np.array(z, "u1")}
 
@@ -460,18 +461,33 @@ def _dynamic_fast(runtime: Any) -> Callable[..., Named]:
     return kernel
 
 
+def _dynamic_exactly(params: Params, inputs: Named) -> Named:
+    x = vectors.values(inputs["x"], "float32")
+    scale, z = _parameters._exact_parameters(x.min(), x.max(), bits=8, signed=False)
+    y = EXACT.encode(x, Uniform(np.asarray(scale), np.asarray(z).astype(int), 0, 255))
+    return {"y": y.astype("u1"), "scale": _bits(scale).reshape(()),
+            "zero_point": np.asarray(z).astype("u1").reshape(())}
+
+
 @cache
 def dynamic_derivations() -> dict[str, Derivation]:
-    """Two evaluators of one operator, which part where there is no range."""
-    return {name: Derivation(
-        f"s = f32(f32(max - min) / 255), {zero} without a range; z = rne(clip(f32(-min / s))); "
-        "y = sat(rne(f32(x / s)) + z)", by, {"zero range": zero, "tie": "even"},
-        _dynamic_slowly(empty), _dynamic_fast(runtime))
-        for name, by, zero, empty, runtime in (
-            ("onnx", "ONNX DynamicQuantizeLinear as onnxruntime computes it", "1", Fraction(255),
-             ONNXRUNTIME),
-            ("onnx.reference", "the ReferenceEvaluator of onnx", "1/(n-1)", Fraction(1),
-             ONNX_REFERENCE))}
+    """Two evaluators of one operator, which part where there is no range; and the definition."""
+    formula = ("s = f32(f32(max - min) / 255), {} without a range; z = rne(clip(f32(-min / s))); "
+               "y = sat(rne(f32(x / s)) + z)")
+    return {
+        "onnx": Derivation(
+            formula.format(1), "ONNX DynamicQuantizeLinear as onnxruntime computes it",
+            {"zero range": "1", "tie": "even"}, _dynamic_slowly(_parameters._onnx),
+            _dynamic_fast(ONNXRUNTIME)),
+        "onnx.reference": Derivation(
+            formula.format("1 / 255"), "the ReferenceEvaluator of onnx",
+            {"zero range": "1/(n-1)", "tie": "even"}, _dynamic_slowly(_parameters._onnx_reference),
+            _dynamic_fast(ONNX_REFERENCE)),
+        "exact": Derivation(
+            "s = f32((max - min) / 255); z = clip(rne(-255 min / (max - min))); "
+            "y = sat(rne(x / s) + z)", "the definition in real numbers",
+            {"zero range": "left open", "tie": "even"},
+            _dynamic_slowly(_parameters._exactly, exactly=True), _dynamic_exactly)}
 
 
 def dynamic_document() -> dict[str, Any]:

@@ -136,8 +136,9 @@ def derivations() -> dict[str, Derivation]:
 
 
 #: Scale and zero point of the input, and of the output; LiteRT's own example first.
-SETTINGS = (((0.3, 0), (0.7, 0)), ((0.5, 3), (1, -3)), ((1, -128), (0.5, 127)), ((0.1, 5), (0.1, 5)),
-            ((0.0235, 127), (0.1, 0)), ((0.7, -1), (0.3, 1)), ((0.25, 0), (2, 1)))  # fmt: skip
+SETTINGS = (((0.3, 0), (0.7, 0)), ((0.5, 3), (1, -3)), ((1, -128), (0.5, 127)),
+            ((0.1, 5), (0.1, 5)), ((0.0235, 127), (0.1, 0)), ((0.7, -1), (0.3, 1)),
+            ((0.25, 0), (2, 1)))  # fmt: skip
 
 
 def documents() -> Iterator[dict[str, Any]]:

@@ -34,12 +34,13 @@ _HEADINGS = ("implementation", "dialect", "asked", "match", "failures", "flags o
 #: The dialect that each adapter that ships is expected to speak.
 HOME_DIALECT: Mapping[str, str] = {
     "refquant": "exact", "onnx.reference": "onnx", "onnxruntime": "onnx",
-    "torch.fbgemm": "torch.fbgemm", "torch.fake_quantize": "torch.decomposed",
-    "torch.decomposed": "torch.decomposed", "torch.cast": "exact", "torchao": "torch.decomposed",
-    "litert.reference": "tflite.reference", "litert.builtin": "tflite.reference",
-    "torchao.formats": "torchao", "torchao.floor": "ocp-mx", "torchao.rceil": "nv-rceil", "torchao.ceil": "torchao.ceil",
-    "torchao.even": "torchao.even", "litert.xnnpack": "xnnpack", "ml_dtypes": "exact", "gfloat": "exact", "gguf": "ggml",
-    "onnxruntime.tool": "onnxruntime.tool", "gfloat.mx": "ocp-mx", "brevitas": "brevitas",
+    "onnxruntime.tool": "onnxruntime.tool", "torch.fbgemm": "torch.fbgemm",
+    "torch.fake_quantize": "torch.decomposed", "torch.decomposed": "torch.decomposed",
+    "torch.cast": "exact", "torchao": "torch.decomposed", "torchao.formats": "torchao",
+    "torchao.floor": "ocp-mx", "torchao.rceil": "nv-rceil", "torchao.ceil": "torchao.ceil",
+    "torchao.even": "torchao.even", "litert.reference": "tflite.reference",
+    "litert.builtin": "tflite.reference", "litert.xnnpack": "xnnpack", "ml_dtypes": "exact",
+    "gfloat": "exact", "gfloat.mx": "ocp-mx", "gguf": "ggml", "brevitas": "brevitas",
     "aimet.torch": "onnx", "aimet.onnx": "aimet",
 }  # fmt: skip
 

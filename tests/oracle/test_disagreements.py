@@ -68,7 +68,7 @@ def test_the_layouts_of_a_row_give_other_bytes(row):
 @pytest.mark.parametrize("row", [r for r in WITH_CASES if r.id in LIBRARIES_ONLY],
                          ids=lambda row: row.id)
 def test_libraries_part_where_our_dialects_do_not(row):
-    base = [answers for answers in dialects_at(row).values()]
+    base = list(dialects_at(row).values())
     found = shown(row)
     assert any(len({answers[i].split(";")[0] for answers in found + base}
                    - {"any", ""}) > 1 for i in range(len(row.cases)))
@@ -150,7 +150,8 @@ def test_what_others_answered_stays_when_one_is_asked_again(tmp_path, monkeypatc
         "rows": [{"id": "Q1", "answers": [new]}]})
     table.main(["onnxruntime"], path)
     [row] = table.read(path)["rows"]
-    assert [(a["impl"], a["version"]) for a in row["answers"]] == [("onnxruntime", "2"), ("gguf", "1")]
+    assert [(a["impl"], a["version"]) for a in row["answers"]] == [
+        ("onnxruntime", "2"), ("gguf", "1")]
 
 
 def asked_again():

@@ -101,7 +101,9 @@ def _version() -> str:
     return version("ai-edge-litert")
 
 
-def _model(op: str, source: str, target: str, n: int, grids: tuple[tuple[float, int], ...]) -> bytes:
+def _model(
+    op: str, source: str, target: str, n: int, grids: tuple[tuple[float, int], ...]
+) -> bytes:
     """One node; a scale and zero point for each tensor of codes, in order."""
     flatbuffers, schema = library("flatbuffers"), library("ai_edge_litert.schema_py_generated")
     code = schema.OperatorCodeT()

@@ -99,7 +99,8 @@ class _Onnx:
         ends = tuple((k, kinds[k], feed[k].ndim) for k in feed)
         attributes = tuple((k, tuple(np.atleast_1d(params[k]).tolist())) for k in (
             "strides", "pads", "dilations", "group") if k in params)
-        found = self._outputs(_operator_model(op, ends, attributes, (types.get("y", "int8"),)), feed)
+        model = _operator_model(op, ends, attributes, (types.get("y", "int8"),))
+        found = self._outputs(model, feed)
         if op == "dynamic_quantize":
             return {"y": codes_as_bits(found[0], "uint8"),
                     **parameters_as_bits(found[1], found[2], types)}
