@@ -8,7 +8,18 @@ import numpy as np
 from refquant._types import Array
 from refquant.calibration.minmax import absmax
 from refquant.granularity import group, ungroup
-from refquant.kernels import float_fields, int8_gemm, lookup, mixed_gemm
+from refquant.kernels import (
+    binary,
+    bit_serial,
+    float_fields,
+    int8_gemm,
+    lookup,
+    low_bit,
+    mixed_gemm,
+    ternary,
+)
+from refquant.kernels.packing import pack_trits
+from refquant.quantizers.binary import xnor
 from refquant.quantizers.ternary import optimal
 from refquant.quantizers.uniform import symmetric
 from refquant.tour.subject import Row, RowFunction, Subject
@@ -71,6 +82,52 @@ def int4_row(subject: Subject) -> Row:
     return row.claim("by int8 codes: the sums of groups are exact integers", same)
 
 
+def xnor_row(subject: Subject) -> Row:
+    """One exclusive or and one popcount for 64 products of signs."""
+    codes = [xnor(data, axis=1).encode(data) for data in (subject.layer[:BATCH], subject.gauss)]
+    x, weight = (binary.pack(c) for c in codes)
+    bits = 8 * weight.words.nbytes / subject.gauss.size
+    row = _timed("signs x signs, by popcount", bits, lambda: binary.product(x, weight),
+                 *(2 * c - 1 for c in codes))
+    short = [planes._replace(length=weight.length - 1) for planes in (x, weight)]
+    less = binary.product(*short) == binary.product_by_unpacking(*short)
+    return row.claim("bits beyond a shorter row count for nothing", less.all())
+
+
+def planes_row(subject: Subject) -> Row:
+    """Integers of four bits, one pair of bit planes at a time."""
+    codes = [_codes(data, bits=4) for data in (subject.layer[:BATCH], subject.gauss)]
+    x, weight = (bit_serial.pack(c, bits=4, signed=True) for c in codes)
+    bits = 8 * weight.words.nbytes / subject.gauss.size
+    return _timed("int4 x int4, bit planes", bits, lambda: bit_serial.product(x, weight), *codes)
+
+
+def ternary_row(subject: Subject) -> Row:
+    """Bytes by trits: one popcount for each plane of the bytes."""
+    codes, trits = _codes(subject.layer[:BATCH], bits=8), _trits(subject.gauss)
+    x, weight = bit_serial.pack(codes, bits=8, signed=True), ternary.pack(trits)
+    bits = 8 * weight.words.nbytes / trits.size
+    row = _timed("trits x int8, by popcount", bits, lambda: ternary.product(x, weight),
+                 codes, trits)
+    file = pack_trits(trits)
+    again = ternary.pack_from_trits(file, trits.shape[1])
+    told = f"from base-3 bytes, {8 * file.size / trits.size:.2f} bits each, the same planes"
+    return row.claim(told, np.array_equal(again.words, weight.words))
+
+
+def door_row(subject: Subject) -> Row:
+    """Planes for a row of x, fields of floats for many."""
+    x, trits = _codes(subject.layer[:BATCH], bits=4), _trits(subject.gauss)
+    few, many = (
+        low_bit.prepare(trits, low_bit.TRITS, x=low_bit.integers(4), rows=rows)
+        for rows in (1, BATCH)
+    )
+    row = _timed("trits x int4, as is faster", np.nan, lambda: low_bit.product(x, many), x, trits)
+    same = np.array_equal(low_bit.product(x, few), low_bit.product(x, many))
+    other = type(few.weight) is not type(many.weight)
+    return row.claim("one row and many: other kernels, the same sums", same and other)
+
+
 def _timed(
     name: str, bits: float, call: Callable[[], Array], x: Array, weight: Array
 ) -> Row:
@@ -90,4 +147,13 @@ def _trits(x: Array) -> Array:
     return optimal(x).encode(x).astype(np.int8)
 
 
-ROWS: list[RowFunction] = [int8_row, fields_row, lookup_row, int4_row]
+ROWS: list[RowFunction] = [
+    int8_row,
+    xnor_row,
+    planes_row,
+    ternary_row,
+    fields_row,
+    lookup_row,
+    door_row,
+    int4_row,
+]
