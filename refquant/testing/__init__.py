@@ -9,7 +9,10 @@ Five lines hold an implementation against a dialect, one test per case::
         rqt.assert_bits(case, quantize(case.x, case.scale, case.zero_point), dialect="onnx")
 
 `strategies` draws what such tests should be fed with, `assert_dialect` and the properties hold
-for inputs without a recorded answer. Needs pytest and hypothesis: ``refquant[test]``.
+for inputs without a recorded answer. There is no plug-in and there are no options: dialect,
+flags and baseline are arguments of the decorator, where a reader of the suite sees them, and
+since each test is named after its case and flags, ``pytest -k "Tie and not NaN"`` selects.
+Needs pytest and hypothesis: ``refquant[test]``.
 """
 
 from typing import Any

@@ -45,13 +45,28 @@ def test_a_strict_baseline_hides_what_is_known_and_fails_for_what_is_repaired(ca
 
 @pytest.mark.parametrize(("impl", "status", "says"), [
     ("refquant.torch.fbgemm", 0, "speaks torch.fbgemm"),
+    (f"{WRONG}:TiesAway", 0, "speaks tflite.reference"),
+    (f"{WRONG}:Reciprocal", 0, "speaks torch.decomposed"),
+    (f"{WRONG}:ZeroPointFirst", 0, "speaks brevitas"),
+    (f"{WRONG}:Float64Division", 0, "speaks exact"),
     (f"{WRONG}:Int32BeforeClamp", 1, "no dialect fits; the nearest is onnx"),
     (f"{WRONG}:TailUnlikeBody", 1, "answers depend on the place"),
 ])
 def test_identify_names_the_dialect_or_says_that_there_is_none(impl, status, says, capsys):
-    small = "quantize_affine.float32.int2"
-    assert run(["oracle", "identify", "--impl", impl, "--ops", small]) == status
+    assert run(["oracle", "identify", "--impl", impl]) == status
     assert says in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("wrong", "flag"), [
+    ("TiesAway", "Tie"), ("Reciprocal", "NearTie"), ("ZeroPointFirst", "TieOddZp"),
+    ("Float64Division", "NearTie"), ("Int32BeforeClamp", "HugeInput"), ("TailUnlikeBody", "Tie"),
+])
+def test_check_fails_every_classic_mistake_and_prints_the_flag_that_caught_it(wrong, flag, capsys):
+    assert run(["oracle", "check", "--impl", f"{WRONG}:{wrong}", "--dialect", "onnx", "--ops",
+                "quantize_affine.float32.int4"]) == 1
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("flags: ")
+    assert f"{flag} " in told
 
 
 @pytest.mark.parametrize(("form", "start"), [("md", "| implementation"), ("json", "{"),

@@ -1,5 +1,11 @@
 """The corpus made anew: the same bytes, all or nothing."""
 
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from refquant.oracle import generate, vectors
@@ -65,6 +71,22 @@ class TestExport:
         listed = export(one)
         assert export(two) == listed == sorted(listed)
         assert tree(one) == tree(two) == tree(vectors.DATA)
+
+    def test_a_clone_with_other_line_ends_holds_the_same_bytes(self, tmp_path):
+        """As on Windows: git turns line ends around in every text file but these."""
+        root = Path(__file__).parents[2]
+        if shutil.which("git") is None or not (root / ".git").exists():
+            pytest.skip("no git, or not a checkout")
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "-c", "core.autocrlf=true",
+                        f"file://{root}", str(tmp_path / "clone")], check=True)
+        assert b"\r\n" in (tmp_path / "clone" / "README.md").read_bytes()
+        data = tmp_path / "clone" / "refquant" / "oracle" / "data"
+        listing = (data / "MANIFEST.json").read_bytes()
+        assert b"\r" not in listing
+        for path, facts in json.loads(listing)["files"].items():
+            content = (data / path).read_bytes()
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (
+                facts["bytes"], facts["sha256"]), path
 
     def test_an_earlier_export_is_replaced_and_nothing_else(self, tmp_path):
         target = tmp_path / "out"

@@ -1,5 +1,6 @@
 """The pages on the golden vectors, which the book makes from the files."""
 
+import json
 import re
 
 import numpy as np
@@ -78,3 +79,28 @@ def test_nothing_in_a_cell_is_taken_for_markdown(pages):
             if line.startswith("|"):
                 cells = re.split(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line))
                 assert len(cells) in (4, 5, 6)
+
+
+def test_a_disagreement_groups_rules_and_libraries_by_their_answer(pages, tmp_path):
+    from disagreement_page import page
+
+    path = tmp_path / "disagreements.json"
+    path.write_text(json.dumps({
+        "observation": {"platform": "a system", "cpu": "a processor"},
+        "rows": [
+            {"id": "Q1", "title": "a tie", "note": "who rounds away",
+             "cases": [{"id": "494a0745af", "file": "quantize_affine.float32.int8"}],
+             "answers": [{"impl": "one", "version": "1", "answers": ["01"]},
+                         {"impl": "two", "version": "2", "answers": ["00; last 01"]},
+                         {"impl": "three", "version": "3", "answers": ["unsupported: no"]}]},
+            {"id": "R2", "title": "rare", "note": "a frequency", "cases": [], "answers": []},
+        ]}))
+    text = page(path)
+    assert "asked on a system, a processor" in text
+    assert "### Q1: a tie\n\nWho rounds away.\n\n`refquant oracle explain 494a0745af`" in text
+    assert "| 00 = 0 | onnx, torch.decomposed," in text
+    assert "| 01 = 1 | tflite.reference, aimet | one 1 |" in text
+    assert "| 00 = 0; last 01 = 1 |  | two 2 |" in text
+    assert "three" not in text
+    assert "## Sums back to codes" in text
+    assert "*No case of the corpus shows it.*" in text

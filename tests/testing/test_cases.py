@@ -83,6 +83,20 @@ def test_the_example_of_the_docstring_runs(pytester):
     assert counts == {"passed": sum(c.status == "defined" for c in FILE)}
 
 
+def test_the_flags_in_the_names_select_with_k(pytester):
+    """Why there is no option of our own."""
+    pytester.makepyfile(f"""
+        import refquant.testing as rqt
+
+        @rqt.vectors("{INT8}", dialect="onnx")
+        def test_nothing(case):
+            pass
+    """)
+    result = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-k", "TieOddZp")
+    wanted = sum("TieOddZp" in c.flags and c.status == "defined" for c in FILE)
+    assert result.parseoutcomes()["passed"] == wanted > 0
+
+
 def test_ids_are_unique_and_begin_with_the_case():
     parameters = vectors("quantize_affine", dialect="onnx").args[1]
     ids = [p.id for p in parameters]

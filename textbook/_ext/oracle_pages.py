@@ -1,4 +1,5 @@
-"""Pages of the book that the vector files write: one for each flag, one of all dialects.
+"""Pages of the book that the vector files write: one for each flag, one of all
+dialects, and one of all disagreements.
 
 `write` fills ``textbook/reference/vectors``; Sphinx reads it like any other folder. A page holds
 nothing that is not in the files: what a flag means, the wrong implementations that its cases
@@ -10,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from disagreement_page import escaped
+from disagreement_page import page as disagreements
+
 from refquant.oracle._flags import FLAGS
 from refquant.oracle._show import answer_of, inputs_of, observed, shown
 from refquant.oracle.explain import steps
-from refquant.oracle.vectors import Case, VectorFile, load, names, table_names
+from refquant.oracle.vectors import DATA, Case, VectorFile, load, names, table_names
 
 #: Operations that a page shows an example of.
 EXAMPLES = 5
@@ -56,6 +60,7 @@ To have them: `refquant oracle export DIR`. To see one: `refquant oracle explain
 
 flags
 dialects
+{pages}
 ```
 """
 
@@ -129,6 +134,8 @@ def pages() -> dict[str, str]:
     used = {flag: own for flag in FLAGS if (own := [f for f in files if flag in f.notes])}
     made = {"index.md": _index(files), "flags.md": _flags(used), "dialects.md": _dialects(files)}
     made |= {f"{slug(flag)}.md": _page(flag, where) for flag, where in used.items()}
+    if (DATA / "disagreements.json").exists():
+        made["disagreements.md"] = disagreements(DATA / "disagreements.json")
     return made
 
 
@@ -142,12 +149,12 @@ def _index(files: list[VectorFile]) -> str:
     operations: dict[str, list[VectorFile]] = {}
     for file in files:
         operations.setdefault(file.op, []).append(file)
-    rows = []
+    rows, known = [], (DATA / "disagreements.json").exists()
     for op, own in operations.items():
         spoken = list(dict.fromkeys(name for file in own for name in file.dialects))
         rows.append(f"| `{op}` | {len(own)} | {sum(map(len, own)):,} | {', '.join(spoken)} |")
     return INDEX.format(cases=sum(map(len, files)), files=len(files), tables=len(table_names()),
-                        rows="\n".join(rows))
+                        rows="\n".join(rows), pages="disagreements" * known)
 
 
 def _dialects(files: list[VectorFile]) -> str:
@@ -161,7 +168,7 @@ def _dialects(files: list[VectorFile]) -> str:
     lines = []
     for name, ways in told.items():
         lines += [f"## {name}", "", "| operation | computes | followed by |", "|---|---|---|"]
-        lines += [f"| {', '.join(ops)} | {_escaped(formula)} | {_escaped(who)} |"
+        lines += [f"| {', '.join(ops)} | {escaped(formula)} | {escaped(who)} |"
                   for (formula, who), ops in ways.items()]
         lines.append("")
     return DIALECTS + "\n".join(lines)
@@ -172,7 +179,7 @@ def _flags(used: dict[str, list[VectorFile]]) -> str:
     for flag, files in used.items():
         cases = sum(flag in case.flags for file in files for case in file)
         killed = {(_family(file), name) for file in files for name in file.notes[flag]["kills"]}
-        rows.append(f"| [{flag}]({slug(flag)}.md): {_escaped(FLAGS[flag][1])} | "
+        rows.append(f"| [{flag}]({slug(flag)}.md): {escaped(FLAGS[flag][1])} | "
                     f"{BUGS[FLAGS[flag][0]]} | {cases:,} | {len(killed)} |")
     return FLAG_LIST.format(rows="\n".join(rows), pages="\n".join(map(slug, used)))
 
@@ -180,7 +187,7 @@ def _flags(used: dict[str, list[VectorFile]]) -> str:
 def _page(flag: str, files: list[VectorFile]) -> str:
     bug, description, links = FLAGS[flag]
     every = [(case, file) for file in files for case in file if flag in case.flags]
-    lines = [f"({slug(flag)})=", f"# {flag}", "", _escaped(description), "",
+    lines = [f"({slug(flag)})=", f"# {flag}", "", escaped(description), "",
              f"Kind of mistake: **{BUGS[bug]}** (`{bug}`). {len(every):,} cases in "
              f"{len(files)} files of the corpus.", ""]
     if links:
@@ -214,7 +221,7 @@ def _finds(flag: str, files: list[VectorFile]) -> Iterator[str]:
     alike: dict[str, list[str]] = {}
     for family, mutants in killed.items():
         if mutants:
-            alike.setdefault(_escaped("; ".join(sorted(mutants))), []).append(f"`{family}`")
+            alike.setdefault(escaped("; ".join(sorted(mutants))), []).append(f"`{family}`")
     yield from (f"| {', '.join(families)} | {mutants} |" for mutants, families in alike.items())
     yield ""
 
@@ -242,24 +249,24 @@ def _departures(flag: str, files: list[VectorFile]) -> Iterator[str]:
 
 def _example(case: Case, file: VectorFile) -> Iterator[str]:
     yield from (f"## `{case.id}`: {file.op}", "", f"In `{file.name}`.", "")
-    rows = [f"| {name} | {_escaped(shown(value, file.params.get(name, 'text')))} |"
+    rows = [f"| {name} | {escaped(shown(value, file.params.get(name, 'text')))} |"
             for name, value in case.params.items()]
-    rows += [f"| **{name}** | {_escaped(given)} |" for name, given in inputs_of(case, file).items()]
+    rows += [f"| **{name}** | {escaped(given)} |" for name, given in inputs_of(case, file).items()]
     yield from ("| asked | bits and number |", "|---|---|", *rows, "")
     if case.status == "reject":
-        yield from (f"Must be rejected: {_escaped(case.reason)}.", "")
+        yield from (f"Must be rejected: {escaped(case.reason)}.", "")
     elif case.status == "unspecified":
         yield from ("No dialect gives it a code, so any answer will do.", "")
     else:
         yield from ("| dialect | answer | on the way |", "|---|---|---|")
         for name, dialect in file.dialects.items():
-            answer = _escaped(answer_of(case, file, name))
+            answer = escaped(answer_of(case, file, name))
             answer = f"**{answer}**" if case.differs.get(name) else answer
-            yield f"| {name} | {answer} | {_escaped(_way(case, dialect))} |"
+            yield f"| {name} | {answer} | {escaped(_way(case, dialect))} |"
         yield ""
     for seen, who in observed().get(case.id, ()):
         same = next(c for c in seen if c.id == case.id)
-        yield from (f"Observed in {who}: {_escaped(answer_of(same, seen, seen.base_dialect))}.", "")
+        yield from (f"Observed in {who}: {escaped(answer_of(same, seen, seen.base_dialect))}.", "")
     yield from ("```console", f"$ refquant oracle explain {case.id}", "```", "")
 
 
@@ -297,8 +304,3 @@ def _thread(link: str) -> str:
     """sonos/tract/pull/2850 -> sonos/tract#2850."""
     owner, project, _, thread = link.split("/")
     return f"{owner}/{project}#{thread}"
-
-
-def _escaped(text: str) -> str:
-    r"""Text for a cell of a table: no mark of Markdown in it means anything."""
-    return re.sub(r"([\\|*_<>$`\[\]])", r"\\\1", text)
