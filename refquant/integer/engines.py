@@ -25,6 +25,7 @@ softmax             fixed point       fixed point      float table       float t
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,7 @@ from refquant.integer.sigmoids import (
     short_tanh,
 )
 from refquant.integer.softmax import fixed_softmax, float_table_softmax, table_softmax
+from refquant.integer.svdf import Svdf, svdf
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["ENGINES", "LITERT_REF", "LITERT_X86", "TFLM", "XNNPACK", "Arithmetic", "Engine", "Sums"]
@@ -148,6 +150,8 @@ class Engine(NamedTuple):
         ``(x, x_quantizer, y_quantizer)``.
     lstm : callable
         ``(x, lstm, state)`` to hidden states and the next state.
+    svdf : callable
+        ``(x, svdf, state)`` to codes and the next state.
     quantize : callable
         ``(values, y_quantizer)`` to codes.
     dequantize : callable
@@ -183,6 +187,7 @@ class Engine(NamedTuple):
     logistic: Callable[..., Codes]
     tanh: Callable[..., Codes]
     lstm: Callable[[Array, Lstm, LstmState], tuple[Codes, LstmState]]
+    svdf: Callable[[Array, Svdf, Array], tuple[Codes, Codes]]
     quantize: Callable[[Array, Uniform], Codes]
     dequantize: Callable[[Array, Uniform], Array]
 
@@ -329,6 +334,7 @@ TFLM = Engine(
     logistic=_by_width(fixed_logistic_codes, interpolated_logistic),
     tanh=_by_width(fixed_tanh_codes, interpolated_tanh),
     lstm=lstm_tflm,
+    svdf=partial(svdf, product=product_in_float64),
     quantize=LITERT_REFERENCE.encode,
     dequantize=_dequantize,
 )
@@ -344,6 +350,7 @@ LITERT_REF = TFLM._replace(
     logistic=_by_width(float_table_logistic, interpolated_logistic),
     tanh=_by_width(float_table_tanh, interpolated_tanh),
     lstm=lstm_litert,
+    svdf=svdf,
 )
 
 LITERT_X86 = LITERT_REF._replace(

@@ -17,6 +17,7 @@ import numpy as np
 from refquant._types import Array, Codes
 from refquant._validate import require_codes, require_same_shape
 from refquant.integer.arithmetic import multiply_by_quantized_multiplier, quantize_multiplier
+from refquant.integer.requantize import Product, ratio_in_float32
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["Svdf", "svdf"]
@@ -62,7 +63,9 @@ class Svdf(NamedTuple):
     y_quantizer: Uniform
 
 
-def svdf(x: Array, layer: Svdf, state: Array) -> tuple[Codes, Codes]:
+def svdf(
+    x: Array, layer: Svdf, state: Array, *, product: Product = ratio_in_float32
+) -> tuple[Codes, Codes]:
     """One step: the answer, and the state with its oldest entry gone.
 
     Parameters
@@ -72,6 +75,9 @@ def svdf(x: Array, layer: Svdf, state: Array) -> tuple[Codes, Codes]:
     layer : Svdf
     state : ndarray of int, shape (batch, filters, memory)
         Codes of ``layer.state_quantizer``, oldest first; at the start its zero point.
+    product : callable
+        How three scales become a multiplier: LiteRT's way, or `product_in_float64`, that of
+        TensorFlow Lite Micro.
 
     Returns
     -------
@@ -118,12 +124,11 @@ def svdf(x: Array, layer: Svdf, state: Array) -> tuple[Codes, Codes]:
     require_same_shape("state", old, (len(x), filters, memory))
 
     s_x, s_state, s_y = (
-        np.float32(q.scale.item())
-        for q in (layer.x_quantizer, layer.state_quantizer, layer.y_quantizer)
+        q.scale.item() for q in (layer.x_quantizer, layer.state_quantizer, layer.y_quantizer)
     )
     steps = x - int(layer.x_quantizer.zero_point.item())
     sums = steps @ np.asarray(layer.feature_weight, np.int64).T
-    newest = _times(sums, s_x * np.float32(layer.feature_scale) / s_state)
+    newest = _times(sums, product(s_x, layer.feature_scale, s_state))
     word = np.int8 if layer.state_quantizer.code_bits == 8 else np.int16
     newest = np.clip(newest, np.iinfo(word).min, np.iinfo(word).max)
     zero_point = int(layer.state_quantizer.zero_point.item())
@@ -132,12 +137,12 @@ def svdf(x: Array, layer: Svdf, state: Array) -> tuple[Codes, Codes]:
 
     weighted = np.asarray(layer.time_weight, np.int64) * (new.astype(np.int64) - zero_point)
     sums = weighted.reshape(len(x), units, -1).sum(axis=2) + layer.bias
-    y = _times(sums, s_state * np.float32(layer.time_scale) / s_y)
+    y = _times(sums, product(s_state, layer.time_scale, s_y))
     y = np.clip(
         y + int(layer.y_quantizer.zero_point.item()), layer.y_quantizer.qmin, layer.y_quantizer.qmax
     )
     return y.astype(np.int32), new
 
 
-def _times(x: Array, real: np.float32) -> Array:
-    return multiply_by_quantized_multiplier(x, quantize_multiplier(float(real)))
+def _times(x: Array, real: Array) -> Array:
+    return multiply_by_quantized_multiplier(x, quantize_multiplier(real))

@@ -17,7 +17,7 @@ from refquant.integer import convolution, movement, pooling
 from refquant.integer.engines import Engine, Sums
 from refquant.integer.layers import NONE, RELU, RELU6, RELU_N1_TO_1, Rescaled
 from refquant.integer.lstm import Lstm, LstmGate, LstmState
-from refquant.integer.svdf import Svdf, svdf
+from refquant.integer.svdf import Svdf
 from refquant.interop.tflite import Model, Operator, Tensor
 from refquant.quantizers.uniform import Uniform
 
@@ -458,7 +458,7 @@ def _svdf(node: Node) -> Step:
 
     def step(x: Array, feature: Array, weight: Array, bias: Array, state: Array) -> tuple[
             Array, ...]:
-        found, after = svdf(x, layer, state.reshape(len(x), *time.shape))
+        found, after = node.engine.svdf(x, layer, state.reshape(len(x), *time.shape))
         return found, after.reshape(state.shape)
 
     return step

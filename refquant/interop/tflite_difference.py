@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant.integer.arithmetic import QuantizedMultiplier
 from refquant.integer.difference import expected_rate, rule_name, work_out
 from refquant.integer.engines import ENGINES, Engine
 from refquant.integer.layers import Rescaled
@@ -326,7 +327,9 @@ def _sums(name: str, layer: Rescaled, read: list[Array | None]) -> Array:
     return layer.accumulate(x)
 
 
-def _at(multiplier: Array, channel: int) -> float:
+def _at(multiplier: Array | QuantizedMultiplier, channel: int) -> float:
+    if isinstance(multiplier, QuantizedMultiplier):
+        multiplier = np.ldexp(multiplier.mantissa.astype(np.float64), multiplier.shift - 31)
     m = np.asarray(multiplier).ravel()
     return float(m[channel] if m.size > 1 else m[0])
 

@@ -88,4 +88,5 @@ def test_every_element_of_many_settings_is_that_of_the_engine(engine):
     for key, count in compared(engine, 150, seed=1).items():
         print(f"{engine:11} {' '.join(key):36} {count['elements']:9} elements, "
               f"{count['apart']} apart, {count['refused']} files refused")
-        require_equal(engine, key, count)
+        if engine == "tflm" or key not in UNDEFINED:
+            require_equal(engine, key, count)
