@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 import numpy as np
+from scipy.special import erf
 
 from refquant._types import Array
 from refquant.apply.agreement import agreement
@@ -27,7 +28,9 @@ from refquant.integer.dialects import (
     XNNPACK,
     Dialect,
 )
+from refquant.integer.nonlinear import i_gelu
 from refquant.integer.requantize import single_up
+from refquant.integer.softmax import fixed_softmax
 from refquant.kernels import elementwise
 from refquant.kernels.histogram import ValueHistogram, kl_divergences, uniform_errors
 from refquant.metrics import mse, sqnr
@@ -121,6 +124,40 @@ def kl_row(subject: Subject) -> Row:
     return row.claim(f"divergences are within {off:.0e} of the slow, at most 1e-9", off <= 1e-9)
 
 
+def gelu_row(subject: Subject) -> Row:
+    """I-BERT's GELU of 8-bit codes, by one parabola and integers alone."""
+    quantizer = symmetric(absmax(subject.gauss), bits=8)
+    codes, scale = quantizer.encode(subject.gauss), float(quantizer.scale.item())
+    start = time.perf_counter()
+    result = i_gelu(codes, scale)
+    seconds = time.perf_counter() - start
+    x = codes * scale
+    exact = x * (1 + erf(x / np.sqrt(2))) / 2
+    off = float(np.abs(result.q * result.scale - exact).max())
+    row = Row("integer GELU", bits=8.0, mse=mse(exact, result.q * result.scale),
+              sqnr=sqnr(exact, result.q * result.scale), seconds=seconds)
+    bound = 0.0182 + scale
+    told = f"off by at most {off:.4f}; the parabola's 0.0182 and a step allow {bound:.4f}"
+    return row.claim(told, off <= bound)
+
+
+def integer_softmax_row(subject: Subject) -> Row:
+    """Softmax of 8-bit codes by 32-bit fixed point, as a microcontroller computes it."""
+    quantizer = symmetric(absmax(subject.gauss), bits=8, narrow=False)
+    result = Uniform(np.array(1 / 256, np.float32), np.array(-128), -128, 127)
+    codes = quantizer.encode(subject.gauss)
+    start = time.perf_counter()
+    shares = fixed_softmax(codes, quantizer, result, beta=4.0)
+    seconds = time.perf_counter() - start
+    x = 4 * float(quantizer.scale.item()) * (codes - codes.max(axis=-1, keepdims=True))
+    exact = np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+    row = Row("integer softmax", bits=8.0, mse=mse(exact, result.decode(shares)), seconds=seconds)
+    nearest = result.encode(exact)
+    apart = np.abs(shares - nearest)
+    told = f"{(apart > 0).sum()} of {apart.size} codes are not the nearest, by at most 1"
+    return row.claim(told, apart.max() <= 1 and (apart > 0).mean() < 1e-3)
+
+
 def oracle_row(subject: Subject) -> Row:
     """The golden vectors: every dialect by its own name, and who rounds ties away."""
     files = ["quantize_affine.float32.int8"]
@@ -209,6 +246,8 @@ ROWS: list[RowFunction] = [
     tiles_row,
     clip_search_row,
     kl_row,
+    gelu_row,
+    integer_softmax_row,
     oracle_row,
     lowered_row,
 ]
