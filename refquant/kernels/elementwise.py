@@ -234,8 +234,9 @@ def stochastic_round(
         n = -(-part.size // 4)
         draws = rng.integers(0, 2**64 - 1, endpoint=True, size=n, dtype=np.uint64)
         lanes = draws.view(np.uint16)[: part.size].reshape(part.shape)
-        # One step away from both ends: for what rounding adds and a lane takes. Not for NaN.
-        if part.min() >= 1 - half and part.max() <= half - 1:
+        # Not for NaN. Where a lane takes the value below 2 * half, it counts for half as much:
+        # `ceil` finds the same whole number.
+        if part.min() >= -half and part.max() <= half:
             steps = np.add(part, middle, out=rounded[tile])
             bits = steps.view(whole)
             np.subtract(bits, lanes, out=bits)                  # exact: steps of 2**-16
