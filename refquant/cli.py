@@ -193,41 +193,16 @@ def run_model(
 ) -> int:
     """Run a quantized model as a runtime does, bit for bit.
 
-    States are reset before each of many inputs.
+    Many inputs are run one by one, states reset before each, and the outputs come out along the
+    leading axis too.
     """
-    import numpy as np
-
-    from refquant.interop._files import load_array, load_model, runs_of, save
+    from refquant.interop._run import run_file
 
     wanted = [_writable(path) for path in outputs or []]
-    if dump_all is not None and dump_all.exists() and not dump_all.is_dir():
-        raise BadInput(f"`--dump-all` must be a folder; got {dump_all}")
     try:
-        loaded = load_model(model, engine)
-        many, runs = runs_of(loaded.inputs, [load_array(path) for path in inputs])
-        results = [loaded.run(given) for given in runs]
-    except (ValueError, TypeError, ModuleNotFoundError) as err:
-        raise BadInput(str(err)) from None
-    if not results:
-        raise BadInput("`--input` must hold at least one run; got none")
-    names, count = list(results[0][0]), len(results[0][1])
-    if wanted and len(wanted) != count:
-        raise BadInput(f"`--output` must be given {count} times, once for each output of the "
-                       f"model; got {len(wanted)}")
-    found = [[outs[k] for _, outs in results] for k in range(count)]
-    arrays = [np.stack(parts) if many else parts[0] for parts in found]
-    try:
-        for path, array in zip(wanted, arrays, strict=False):
-            save(path, array)
-        if dump_all is not None:
-            dump_all.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                parts = [seen[name] for seen, _ in results]
-                save(dump_all / f"{name}.npy", np.stack(parts) if many else parts[0])
-    except OSError as err:
-        raise BadInput(f"the outputs must fit where they go; got {err}") from None
-    for k, array in enumerate(arrays):
-        print(f"output {k}: {array.dtype} {array.shape}, {np.array2string(array.ravel()[:10])}")
+        run_file(model, inputs, outputs=wanted, engine=engine, dump=dump_all)
+    except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
+        raise BadInput(str(err) or "the model must fit into memory") from None
     return 0
 
 
@@ -263,9 +238,9 @@ def explain_difference(
     try:
         loaded = load_tflite(model)
         tensors = [loaded.tensors[i] for i in loaded.inputs]
-        _, runs = runs_of([(np.dtype(t.dtype), t.shape) for t in tensors],
-                          [load_array(path) for path in inputs])
-        found = explain(loaded, runs, ENGINES[first], ENGINES[second])
+        runs = runs_of([(np.dtype(t.dtype), t.shape) for t in tensors],
+                       [load_array(path) for path in inputs])
+        found = explain(loaded, runs.inputs, ENGINES[first], ENGINES[second])
     except (ValueError, TypeError) as err:
         raise BadInput(str(err)) from None
     print(difference_report(found, first, second))

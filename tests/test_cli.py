@@ -107,19 +107,19 @@ def test_one_input_gives_one_output_and_many_give_many(files, capsys):
     import numpy as np
 
     assert run(["run", "m.tflite", "--input", "x.npy", "--output", "y.npy"]) == 0
-    assert "output 0: int8 (1, 4)" in capsys.readouterr().out
+    assert "output 0  int8 (1, 4)" in capsys.readouterr().out
     assert np.load("y.npy").shape == (1, 4)
     assert run(["run", "m.tflite", "--input", "many.npy", "--output", "y.npy", "--dump-all",
                 "all", "--engine", "xnnpack"]) == 0
     y, x = np.load("y.npy"), np.load("many.npy")
-    assert (y.shape, y.dtype) == ((40, 1, 4), np.int8)
+    assert (y.shape, y.dtype) == ((40, 4), np.int8)
     weight = np.arange(-12, 12).reshape(4, 6) % 7 - 3
     acc = (x.astype(int) + 3) @ weight.T + [1, -2, 3, 4]
     exact = np.clip(np.rint(acc * 0.2) + 5, -128, 127)
-    assert np.abs(y[:, 0] - exact).max() <= 1
+    assert np.abs(y - exact).max() <= 1
     dumped = {p.name: np.load(p) for p in (files / "all").iterdir()}
     assert sorted(dumped) == ["0000_t0.npy", "0003_t3.npy"]
-    assert (dumped["0003_t3.npy"] == y).all()
+    assert (dumped["0003_t3.npy"][:, 0] == y).all()
 
 
 def test_a_difference_is_explained_on_stdout(files, capsys):
@@ -358,3 +358,28 @@ def test_importing_the_package_loads_no_command_line():
         capture_output=True, text=True, check=True,
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_folder_of_values_appears_whole_or_not_at_all(files, capsys, monkeypatch):
+    arguments = ["run", "m.tflite", "--input", "many.npy", "--dump-all", "all"]
+    monkeypatch.setattr("refquant.interop._run._Progress.step", lambda self, done: 1 / (done - 5))
+    with pytest.raises(ZeroDivisionError):
+        run(arguments)
+    assert not any(p.name.startswith((".all", "all")) for p in files.iterdir())
+    monkeypatch.undo()
+    monkeypatch.chdir(files)
+    assert run(arguments) == 0
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "`--dump-all` must be a new folder or an empty one" in capsys.readouterr().err
+
+
+def test_progress_of_long_runs_goes_to_stderr(capsys):
+    from refquant.interop._run import _Progress
+
+    progress = _Progress(3)
+    progress.last -= 100
+    progress.step(1)
+    progress.step(2)
+    progress.step(3)
+    assert capsys.readouterr() == ("", "1 of 3 runs\n")

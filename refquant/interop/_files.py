@@ -15,7 +15,10 @@ from refquant.interop.onnx import OnnxModel, fuse_qdq, read_onnx, run_onnx
 from refquant.interop.tflite import Model, read_tflite
 from refquant.interop.tflite_program import prepare, run
 
-__all__ = ["ONNX_ENGINES", "Loaded", "load_array", "load_model", "load_tflite", "runs_of", "save"]
+__all__ = [
+    "ONNX_ENGINES", "Loaded", "Runs", "See", "load_array", "load_model", "load_tflite", "runs_of",
+    "save",
+]
 
 #: How an ONNX model is read: as it is written, or with its QDQ groups fused.
 ONNX_ENGINES: Mapping[str, Callable[[OnnxModel], OnnxModel]] = {
@@ -23,15 +26,34 @@ ONNX_ENGINES: Mapping[str, Callable[[OnnxModel], OnnxModel]] = {
 
 #: Type and shape of an input; None where any size will do.
 Slot = tuple["np.dtype[np.generic]", tuple[int | None, ...]]
-#: Named values in the order of their computation, and the outputs.
-Values = tuple[dict[str, Array], list[Array]]
+#: Gets every value of a run, under the name of its file.
+See = Callable[[str, Array], object]
 
 
 class Loaded(NamedTuple):
-    """A model that can be run: its inputs, and the function of one run."""
+    """A model that can be run: its inputs, how many outputs, and the function of one run."""
 
+    engine: str
     inputs: list[Slot]
-    run: Callable[[list[Array]], Values]
+    outputs: int
+    run: Callable[[list[Array], See | None], list[Array]]
+
+
+class Runs(NamedTuple):
+    """Inputs run by run; `joined`: many because the axis of the batch, which was 1, is longer."""
+
+    many: bool
+    joined: bool
+    size: int
+    inputs: Iterator[list[Array]]
+
+    def together(self, outputs: list[Array]) -> Array:
+        """The outputs of all runs, put together as the inputs were."""
+        if not self.many:
+            return outputs[0]
+        if self.joined and outputs[0].ndim and outputs[0].shape[0] == 1:
+            return np.concatenate(outputs)
+        return np.stack(outputs)
 
 
 def load_model(path: Path, engine: str | None) -> Loaded:
@@ -44,7 +66,7 @@ def load_model(path: Path, engine: str | None) -> Loaded:
         raise ValueError(f"`--engine` must be one of {', '.join(names)} for {path}; got {engine}")
     try:
         return (_tflite(read_tflite(content), engine) if tflite
-                else _onnx(ONNX_ENGINES[engine](read_onnx(content))))
+                else _onnx(ONNX_ENGINES[engine](read_onnx(content)), engine))
     except ValueError as err:
         raise ValueError(f"{path}: {err}") from None
 
@@ -70,8 +92,8 @@ def load_array(path: Path) -> Array:
     return found
 
 
-def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> tuple[bool, Iterator[list[Array]]]:
-    """Whether there are many runs, and the inputs of each; an array per input, alone or stacked."""
+def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> Runs:
+    """The inputs of each run; an array per input of the model, alone or stacked."""
     if len(arrays) != len(slots):
         raise ValueError(f"`--input` must be given {len(slots)} times, once for each input of the "
                          f"model; got {len(arrays)}")
@@ -79,8 +101,12 @@ def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> tuple[bool, Itera
     counts = {len(stack) for _, stack in pairs}
     if len(counts) > 1:
         raise ValueError(f"the inputs must hold equally many runs; got {sorted(counts)}")
-    many, count = any(many for many, _ in pairs), counts.pop() if counts else 1
-    return many, ([np.array(stack[k]) for _, stack in pairs] for k in range(count))
+    count = counts.pop() if counts else 1
+    if not count:
+        raise ValueError("`--input` must hold at least one run; got none")
+    ways = {way for way, _ in pairs}
+    inputs = ([np.array(stack[k]) for _, stack in pairs] for k in range(count))
+    return Runs(ways != {"one"} and bool(ways), ways == {"joined"}, count, inputs)
 
 
 def save(path: Path, array: Array) -> None:
@@ -107,44 +133,48 @@ def _tflite(model: Model, engine: str) -> Loaded:
     slots: list[Slot] = [(np.dtype(model.tensors[i].dtype), model.tensors[i].shape)
                          for i in model.inputs]
 
-    def once(inputs: list[Array]) -> Values:
-        seen: dict[str, Array] = {}
-
+    def once(inputs: list[Array], see: See | None = None) -> list[Array]:
         def tap(index: int, value: Array) -> None:
-            label = re.sub(r"[^\w.-]+", "_", model.tensors[index].name)[-60:]
-            seen[f"{index:04}_{label}"] = value
+            if see is not None:
+                see(f"{index:04}_{_label(model.tensors[index].name)}", value)
 
-        return seen, list(run(program, inputs, tap=tap).outputs)
+        return list(run(program, inputs, tap=tap if see else None).outputs)
 
-    return Loaded(slots, once)
+    return Loaded(ENGINES[engine].name, slots, len(model.outputs), once)
 
 
-def _onnx(model: OnnxModel) -> Loaded:
-    def once(inputs: list[Array]) -> Values:
-        seen: dict[str, Array] = {}
+def _onnx(model: OnnxModel, engine: str) -> Loaded:
+    def once(inputs: list[Array], see: See | None = None) -> list[Array]:
+        places: dict[str, int] = {}
 
         def tap(name: str, value: Array) -> Array:
-            seen[f"{len(seen):04}_" + re.sub(r"[^\w.-]+", "_", name)[-60:]] = value
+            if see is not None:
+                see(f"{places.setdefault(name, len(places)):04}_{_label(name)}", value)
             return value
 
         values = run_onnx(model, dict(zip(model.inputs, inputs, strict=True)), tap=tap)
-        return seen, [values[name] for name in model.outputs]
+        return [values[name] for name in model.outputs]
 
-    return Loaded(list(model.inputs.values()), once)
+    return Loaded(f"ONNX, {engine}", list(model.inputs.values()), len(model.outputs), once)
+
+
+def _label(name: str) -> str:
+    """A name as part of the name of a file."""
+    return re.sub(r"[^\w.-]+", "_", name)[-60:]
 
 
 def _stack(
     dtype: "np.dtype[np.generic]", shape: tuple[int | None, ...], x: Array
-) -> tuple[bool, Array]:
-    """Whether an array is many inputs, and it as runs along its first axis."""
+) -> tuple[str, Array]:
+    """How an array is one input or many, and it as runs along its first axis."""
     if x.dtype != dtype:
         raise ValueError(f"the input must be {dtype}; got {x.dtype}")
     if _fits(x.shape, shape):
-        return False, x[None]
+        return "one", x[None]
     if _fits(x.shape[1:], shape):
-        return True, x
+        return "stacked", x
     if shape and shape[0] in (1, None) and _fits(x.shape[1:], shape[1:]):
-        return True, x[:, None]
+        return "joined", x[:, None]
     shown = tuple("any" if n is None else n for n in shape)
     raise ValueError(f"the input must have the shape {shown}, or many of it along a leading axis; "
                      f"got {x.shape}")

@@ -20,18 +20,30 @@ INT8, F32 = np.dtype(np.int8), np.dtype(np.float32)
 ])  # fmt: skip
 def test_arrays_are_one_input_or_many(slot, shape, many, each):
     x = np.arange(np.prod(shape)).reshape(shape).astype(np.int8)
-    found, runs = runs_of([(INT8, slot)], [x])
-    runs = list(runs)
-    assert (found, len(runs), runs[0][0].shape) == (many, shape[0] if many else 1, each)
+    found = runs_of([(INT8, slot)], [x])
+    runs = list(found.inputs)
+    assert found.size == len(runs)
+    assert (found.many, len(runs), runs[0][0].shape) == (many, shape[0] if many else 1, each)
     assert np.array_equal(np.concatenate([r[0].ravel() for r in runs]), x.ravel())
 
 
 def test_inputs_have_as_many_runs_each():
     slots, x = [(INT8, (1, 4)), (F32, (2,))], np.zeros((7, 4), np.int8)
-    many, runs = runs_of(slots, [x, np.zeros((7, 2), np.float32)])
-    assert (many, len(list(runs))) == (True, 7)
+    runs = runs_of(slots, [x, np.zeros((7, 2), np.float32)])
+    assert (runs.many, runs.joined, len(list(runs.inputs))) == (True, False, 7)
     with pytest.raises(ValueError, match=r"equally many runs; got \[7, 8\]"):
         runs_of(slots, [x, np.zeros((8, 2), np.float32)])
+
+
+def test_outputs_come_together_as_the_inputs_did():
+    y = [np.zeros((1, 3), np.int8)] * 7
+    batch, stack = np.zeros((7, 4), np.int8), np.zeros((7, 1, 4), np.int8)
+    assert runs_of([(INT8, (1, 4))], [batch]).together(y).shape == (7, 3)
+    assert runs_of([(INT8, (1, 4))], [stack]).together(y).shape == (7, 1, 3)
+    assert runs_of([(INT8, (1, 4))], [stack[0]]).together(y[:1]).shape == (1, 3)
+    assert runs_of([(INT8, (1, 4))], [batch]).together([np.zeros(2)] * 7).shape == (7, 2)
+    with pytest.raises(ValueError, match="at least one run"):
+        runs_of([(INT8, (1, 4))], [batch[:0]])
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
