@@ -14,6 +14,8 @@ SIDE, SMALL_SIDE = 512 if QUICK else 4096, 256
 #: Multiplications to a tile that OpenBLAS takes without copying its operands first: for few
 #: rows, tiles are nearly twice as fast as one call, so they are the fair dense peer.
 SMALL = 1_000_000
+#: Rows of the weight in a tile where `SMALL` would leave less than 16.
+TILE_ROWS = 256
 
 
 def sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
@@ -31,7 +33,7 @@ def sgemm_weight_first(x: np.ndarray, weight: np.ndarray) -> Callable[[], object
 def tiled_sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
     """Dense float32, in tiles small enough for the direct kernels of OpenBLAS."""
     left, right = x.astype(np.float32), weight.astype(np.float32)
-    rows = max(SMALL // left.size, 1)
+    rows = SMALL // left.size if left.size <= SMALL // 16 else TILE_ROWS
     out = np.empty((len(left), len(right)), np.float32)
 
     def run() -> None:
@@ -42,9 +44,15 @@ def tiled_sgemm(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
 
 
 def numpy_int32(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
-    """NumPy's own integer product: loops without BLAS."""
+    """NumPy's own integer product: loops without BLAS, along the rows of both operands."""
     left, right = x.astype(np.int32), weight.astype(np.int32)
     return lambda: left @ right.T
+
+
+def numpy_int32_in_out(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
+    """The same with the weight stored as (in, out): its loops stride, and take far longer."""
+    left, right = x.astype(np.int32), np.ascontiguousarray(weight.astype(np.int32).T)
+    return lambda: left @ right
 
 
 def torch_float32(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]:
@@ -81,18 +89,21 @@ def onnx_int8_dynamic(x: np.ndarray, weight: np.ndarray) -> Callable[[], object]
 
 
 def _matmul_integer(x: np.ndarray, weight: np.ndarray, *, constant: bool):
+    """x as uint8 with zero point 128: with int8 the runtime takes a path many times slower."""
     onnx = need("onnx")
-    helper, int8, int32 = onnx.helper, onnx.TensorProto.INT8, onnx.TensorProto.INT32
+    helper, kinds = onnx.helper, onnx.TensorProto
     right = np.ascontiguousarray(weight.astype(np.int8).T)
-    feeds = {"x": x.astype(np.int8)}
-    inputs = [helper.make_tensor_value_info("x", int8, x.shape)]
-    stored = [onnx.numpy_helper.from_array(right, "w")] if constant else []
-    if not constant:
-        inputs.append(helper.make_tensor_value_info("w", int8, right.shape))
+    feeds = {"x": (x.astype(np.int16) + 128).astype(np.uint8)}
+    inputs = [helper.make_tensor_value_info("x", kinds.UINT8, x.shape)]
+    stored = [onnx.numpy_helper.from_array(np.array(128, np.uint8), "z")]
+    if constant:
+        stored.append(onnx.numpy_helper.from_array(right, "w"))
+    else:
+        inputs.append(helper.make_tensor_value_info("w", kinds.INT8, right.shape))
         feeds["w"] = right
     graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "product", inputs,
-        [helper.make_tensor_value_info("y", int32, (len(x), len(weight)))], stored)
+        [helper.make_node("MatMulInteger", ["x", "w", "z"], ["y"])], "product", inputs,
+        [helper.make_tensor_value_info("y", kinds.INT32, (len(x), len(weight)))], stored)
     session = one_thread_session(graph)
     return lambda: session.run(None, feeds)
 
