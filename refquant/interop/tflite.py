@@ -13,7 +13,7 @@ no zero points               0 for every scale
 4-bit and 2-bit weights      unpacked to int8, the low bits first
 buffers behind the tables    found through their offset from the start of the file
 an optional input left out   index -1
-a dimension of -1            the batch: 1, as the shape beside it says
+a dimension of -1            1: a batch of any size, run one by one
 ===========================  ==========================================================
 """
 
@@ -29,7 +29,7 @@ from refquant.interop._flatbuffer import FlatBuffer, Table
 __all__ = ["Model", "Operator", "Tensor", "read_tflite"]
 
 #: The most elements of one tensor; a file may claim any shape for what it does not store.
-MOST_ELEMENTS = 2**27
+MOST_ELEMENTS = 2**26
 
 #: Type code -> name and stored type; None: packed, so many bits each.
 _TYPES: dict[int, tuple[str, str]] = {
@@ -259,7 +259,7 @@ def _code(table: Table) -> tuple[str, int]:
 
 
 def _tensor(index: int, table: Table, buffers: list[Array | None]) -> Tensor:
-    shape = tuple(table.numbers(0, "i").tolist())
+    shape = tuple(1 if n == -1 else n for n in table.numbers(0, "i").tolist())
     name, kind, where = table.text(3), table.integer(1, "b"), table.integer(2, "I")
     label = f"tensor {index}"
     if any(n < 0 for n in shape) or math.prod(shape) > MOST_ELEMENTS or len(shape) > 8:

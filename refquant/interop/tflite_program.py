@@ -14,7 +14,14 @@ import numpy as np
 
 from refquant._types import Array
 from refquant.integer.engines import Engine
-from refquant.interop._tflite_operators import BUILDERS, RANGES, Node, Step
+from refquant.interop._tflite_operators import (
+    BUILDERS,
+    MOST_PRODUCTS,
+    RANGES,
+    Node,
+    Step,
+    products,
+)
 from refquant.interop.tflite import Model, Tensor
 
 __all__ = ["Program", "Result", "Tap", "prepare", "run"]
@@ -23,7 +30,7 @@ __all__ = ["Program", "Result", "Tap", "prepare", "run"]
 Tap = Callable[[int, Array], object]
 
 #: Elements of all tensors together, of four bytes each.
-MOST_IN_ALL = 2**28
+MOST_IN_ALL = 2**26
 
 #: A file may hold scales whose ratio no float has, or claim more tensors than there is room.
 _FAILURES = (ValueError, TypeError, FloatingPointError, OverflowError, MemoryError)
@@ -118,14 +125,20 @@ def prepare(model: Model, engine: Engine) -> Program:
         raise ValueError(
             f"the tensors must have at most {MOST_IN_ALL} elements in all; got {elements}")
     constants = {k: _inner(t.data) for k, t in enumerate(model.tensors) if t.data is not None}
-    steps = []
+    steps: list[Step] = []
+    work = 0
     for k, operator in enumerate(model.operators):
         label = f"operator {k} ({operator.name})"
         if operator.name not in BUILDERS:
             raise ValueError(f"{label} must be one of the supported ones, such as CONV_2D")
+        node = Node(model, operator, engine)
         try:
             with np.errstate(over="raise", divide="raise", invalid="raise"):
-                steps.append(BUILDERS[operator.name](Node(model, operator, engine)))
+                steps.append(BUILDERS[operator.name](node))
+            work += products(node)
+            if work > MOST_PRODUCTS:
+                raise ValueError(
+                    f"up to here the model must take at most 2**35 products; got {work}")
         except _FAILURES as err:
             raise ValueError(f"{label}: {err}") from None
     return Program(model, engine, tuple(steps), constants)

@@ -174,7 +174,8 @@ def test_taps_see_inputs_and_everything_written():
       constant(np.zeros((1, 1, 1, 3), np.int8), "int8", 0.1)],
      Operator("CONV_2D", [0, 2], [1], {"stride_w": 1, "stride_h": 1}), "must divide 1 channels"),
     ([value((3,)), value((4,))], Operator("RESHAPE", [0], [1]), "same elements"),
-    ([value((3,)), value((3,), 0.25)], Operator("RESHAPE", [0], [1]), "share type, scale"),
+    ([value((3,)), value((3,), 0.25, 0, "int16")], Operator("RESHAPE", [0], [1]),
+     "share their type"),
     ([value((2, 2)), value((2, 2)), constant(np.int32([0, 0]), "int32")],
      Operator("TRANSPOSE", [0, 2], [1]), "name each once"),
     ([value((1, 2, 2, 1)), value((1, 1, 1, 1), 0.25)],
@@ -201,9 +202,20 @@ def test_inputs_that_do_not_fit_are_refused():
 
 
 def test_too_many_elements_in_all_are_refused():
-    tensors = [value((2**26,)) for _ in range(5)]
+    tensors = [value((2**24,)) for _ in range(5)]
     with pytest.raises(ValueError, match="the tensors must have at most"):
         prepare(one(tensors, Operator("RELU", [0], [1])), TFLM)
+
+
+def test_too_many_products_in_all_are_refused_before_any_is_taken():
+    image, weight = value((1, 256, 256, 64)), constant(
+        np.ones((64, 9, 9, 64), np.int8), "int8", 0.1)
+    tensors = [image, weight, *[image] * 3]
+    steps = [Operator("CONV_2D", [k, 1], [k + 1 if k else 2], {"stride_w": 1, "stride_h": 1})
+             for k in (0, 2, 3)]
+    loaded = read_tflite(model(tensors, steps, [0], [4]))
+    with pytest.raises(ValueError, match=r"operator 1 \(CONV_2D\): up to here the model must take"):
+        prepare(loaded, TFLM)
 
 
 @needs_models
