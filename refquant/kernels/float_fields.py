@@ -32,6 +32,7 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_codes, require_int
+from refquant.kernels._threads import for_each
 
 __all__ = ["LAYOUTS", "Layout", "Packed", "choose", "pack", "product", "unpack"]
 
@@ -288,7 +289,7 @@ def unpack(packed: Packed) -> Array:
     return packed.low + packed.step * np.vstack(digits)[:out, :n].astype(np.int64)
 
 
-def product(x: Array, packed: Packed) -> Array:
+def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     """Exact ``x @ unpack(packed).T``, several outputs with each multiplication.
 
     Parameters
@@ -296,6 +297,9 @@ def product(x: Array, packed: Packed) -> Array:
     x : ndarray of int, shape (m, in)
         Codes up to ``packed.x_max`` in magnitude.
     packed : Packed
+    threads : int
+        Parts of the weight multiplied at the same time. More than one helps if there are
+        some tens of rows of `x`, idle cores, and a BLAS held to one thread.
 
     Returns
     -------
@@ -322,6 +326,7 @@ def product(x: Array, packed: Packed) -> Array:
     array([[ 2, -1]], dtype=int32)
     """
     x = require_codes("x", x, -packed.x_max, packed.x_max)
+    require_int("threads", threads, 1)
     out, n = packed.shape
     if x.ndim != 2 or x.shape[1] != n:
         raise ValueError(f"`x` must have rows of {n} codes; got shape {x.shape}")
@@ -331,11 +336,11 @@ def product(x: Array, packed: Packed) -> Array:
                          f"got shape {packed.words.shape}")
     result = np.zeros((len(x), out), np.int32)
     for i in range(0, len(x) if packed.words.size else 0, X_ROWS):
-        _product(x[i : i + X_ROWS], packed, result[i : i + X_ROWS])
+        _product(x[i : i + X_ROWS], packed, result[i : i + X_ROWS], threads)
     return result
 
 
-def _product(x: Array, packed: Packed, result: Array) -> None:
+def _product(x: Array, packed: Packed, result: Array, threads: int) -> None:
     """Add the products of at most `X_ROWS` rows to `result`, which is zero."""
     layout, (_, columns) = packed.layout, packed.grid
     chunk = (2**layout.width - 1) // (packed.u_max * packed.x_max)      # products
@@ -343,13 +348,17 @@ def _product(x: Array, packed: Packed, result: Array) -> None:
     most = direct if LEAST <= direct < MOST else MOST
     step = max(min(chunk, most) // packed.digits, 1)                    # rows of words
     parts, undo = _parts(x, packed, step)
-    for c, words in zip(range(0, columns, COLUMNS), _tiles(packed), strict=True):
+
+    def add_tile(tile: tuple[int, Array]) -> None:
+        c, words = tile
         for first in range(0, len(parts), SPAN):
             chunks = words[first * step : (first + SPAN) * step]
             taken = _field_sums(chunks, parts[first : first + SPAN], packed, step)
             for f, field in enumerate(taken):
                 place = result[:, f * columns + c :][:, : words.shape[1]]
                 place += (packed.step * field).T[:, : place.shape[1]]
+
+    for_each(zip(range(0, columns, COLUMNS), _tiles(packed), strict=True), add_tile, threads)
     result += undo[:, np.newaxis]
 
 

@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from refquant._types import Array
 from refquant._validate import require_int
+from refquant.kernels._threads import for_each
 
 __all__ = ["Plan", "Prepared", "gemm", "gemm_definition", "gemm_prepared", "plan", "prepare"]
 
@@ -154,7 +155,7 @@ class Prepared(NamedTuple):
     dtype: type
 
 
-def gemm(x: Array, weight: Array, *, dtype: type = np.int32) -> Array:
+def gemm(x: Array, weight: Array, *, dtype: type = np.int32, threads: int = 1) -> Array:
     """Exact product ``x @ weight.T`` of integer codes, weights kept small.
 
     Tiles of both operands are cast as they are needed, which takes a few percent
@@ -167,16 +168,19 @@ def gemm(x: Array, weight: Array, *, dtype: type = np.int32) -> Array:
         Both of 8, 16 or 32 bits, signed or not.
     dtype : type
         ``np.int32``, or ``np.int64`` for products that may leave it.
+    threads : int
+        Parts of the weight multiplied at the same time. More than one helps if there are
+        some tens of rows of `x`, idle cores, and a BLAS held to one thread.
 
     Returns
     -------
     ndarray of `dtype`, shape (m, out)
-        Beside it at most 20 megabytes are in use (40 if float64 is needed).
+        Beside it at most 20 megabytes are in use for each thread (40 if float64 is needed).
 
     Raises
     ------
     ValueError
-        If the shapes do not match, or a sum could overflow `dtype`.
+        If the shapes do not match, a sum could overflow `dtype`, or `threads` is below 1.
     TypeError
         If an operand is not of integers.
 
@@ -197,7 +201,7 @@ def gemm(x: Array, weight: Array, *, dtype: type = np.int32) -> Array:
         total = _largest_sum(weight)
     _require_room(total * x_max, dtype)
     way = plan(total, w_max, x_max)
-    return _product(x, weight, way.dtype, way.chunk, dtype)
+    return _product(x, weight, way.dtype, way.chunk, dtype, threads)
 
 
 def prepare(weight: Array, *, x_max: int = 128, dtype: type = np.int32) -> Prepared:
@@ -241,7 +245,7 @@ def prepare(weight: Array, *, x_max: int = 128, dtype: type = np.int32) -> Prepa
     return Prepared(weight.astype(way.dtype), way.chunk, x_max, sums, dtype)
 
 
-def gemm_prepared(x: Array, prepared: Prepared) -> Array:
+def gemm_prepared(x: Array, prepared: Prepared, *, threads: int = 1) -> Array:
     """Exact product ``x @ weight.T`` of integer codes, the weights cast beforehand.
 
     Parameters
@@ -250,6 +254,8 @@ def gemm_prepared(x: Array, prepared: Prepared) -> Array:
         Magnitudes at most ``prepared.x_max``. If the dtype says so (int8 for
         128), they are not looked at.
     prepared : Prepared
+    threads : int
+        As in `gemm`.
 
     Returns
     -------
@@ -278,7 +284,7 @@ def gemm_prepared(x: Array, prepared: Prepared) -> Array:
     if by_type > prepared.x_max and (found := _largest(x)) > prepared.x_max:
         raise ValueError(f"`x` must not exceed {prepared.x_max} in magnitude; got {found}")
     weight = prepared.weight
-    return _product(x, weight, weight.dtype.type, prepared.chunk, prepared.dtype)
+    return _product(x, weight, weight.dtype.type, prepared.chunk, prepared.dtype, threads)
 
 
 def gemm_definition(x: Array, weight: Array) -> Array:
@@ -330,17 +336,29 @@ def _tiles(m: int) -> _Tiles:
     return _Tiles(True, 256, 4096) if m < 256 else _Tiles(False, 512, 0)
 
 
-def _product(x: Array, weight: Array, work: type, most: int, dtype: type) -> Array:
+def _product(
+    x: Array, weight: Array, work: type, most: int, dtype: type, threads: int
+) -> Array:
     """Multiply in `work`, and add up chunks of `most` products in `dtype`."""
     (m, k), n = x.shape, len(weight)
+    require_int("threads", threads, 1)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"`x` must have rows of {weight.shape[1]} codes; got shape {x.shape}")
     if k <= most and m <= X_ROWS and n <= MOST and n * k <= SMALL:
         tile: Array = x.astype(work) @ weight.astype(work, copy=False).T
         return tile.astype(dtype, copy=False)
     out: Array = np.empty((m, n), dtype) if k else np.zeros((m, n), dtype)
-    for i in range(0, m if n * k else 0, X_ROWS):
-        _write_rows(x[i : i + X_ROWS], weight, work, most, out[i : i + X_ROWS])
+    if not out.size or not k:
+        return out
+    share = -(-n // threads)
+    for i in range(0, m, X_ROWS):
+        rows, place = x[i : i + X_ROWS], out[i : i + X_ROWS]
+        for_each(
+            (slice(j, j + share) for j in range(0, n, share)),
+            lambda part, rows=rows, place=place: _write_rows(  # type: ignore[misc]
+                rows, weight[part], work, most, place[:, part]),
+            threads,
+        )
     return out
 
 

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from refquant._types import Array
 from refquant._validate import require_codes, require_finite, require_int
+from refquant.kernels._threads import for_each
 
 __all__ = ["Packed", "dequantize", "integer_product", "pack", "product"]
 
@@ -170,13 +171,16 @@ def dequantize(packed: Packed) -> Array:
     return values.reshape(out, groups * size)[:, :n]
 
 
-def product(x: Array, packed: Packed) -> Array:
+def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     r"""Product ``x @ dequantize(packed).T`` of float32 activations and int4 weights.
 
     Parameters
     ----------
     x : ndarray of float32, shape (m, in)
     packed : Packed
+    threads : int
+        Parts of the weight multiplied at the same time. More than one helps if there are
+        some tens of rows of `x`, idle cores, and a BLAS held to one thread.
 
     Returns
     -------
@@ -208,10 +212,10 @@ def product(x: Array, packed: Packed) -> Array:
         raise TypeError(f"`x` must be float32; got {x.dtype}")
     require_finite("x", x)
     small = packed.group_size < SMALL_GROUP and len(x) > FEW_ROWS
-    return _product(x, packed, _scaled_before if small else _scaled_after)
+    return _product(x, packed, _scaled_before if small else _scaled_after, threads)
 
 
-def integer_product(x: Array, packed: Packed) -> Array:
+def integer_product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     """Product of int8 codes and int4 weights: exact sums of each group, then the scales.
 
     Parameters
@@ -220,6 +224,8 @@ def integer_product(x: Array, packed: Packed) -> Array:
         Codes of the activations; their own scale is the caller's.
     packed : Packed
         Of groups of at most 4096.
+    threads : int
+        As in `product`.
 
     Returns
     -------
@@ -248,13 +254,14 @@ def integer_product(x: Array, packed: Packed) -> Array:
     if packed.group_size > 4096:        # 4096 (15 + 15) 128 < 2**24, digits and zero points
         raise ValueError(
             f"`packed` must have groups of at most 4096 to be exact; got {packed.group_size}")
-    return _product(x, packed, _scaled_after)
+    return _product(x, packed, _scaled_after, threads)
 
 
-def _product(x: Array, packed: Packed, multiply: _Multiply) -> Array:
+def _product(x: Array, packed: Packed, multiply: _Multiply, threads: int) -> Array:
     """All tiles of the product, in float32."""
     (out, n), size = packed.shape, packed.group_size
     groups, rows = -(-n // size), -(-size // DIGITS)
+    require_int("threads", threads, 1)
     if x.ndim != 2 or x.shape[1] != n:
         raise ValueError(f"`x` must have rows of {n} elements; got shape {x.shape}")
     if packed.words.shape != (groups * rows * out,) or packed.scale.shape != (groups, out):
@@ -262,13 +269,16 @@ def _product(x: Array, packed: Packed, multiply: _Multiply) -> Array:
                          f"{(groups, out)}; got {packed.words.shape} and {packed.scale.shape}")
     y = np.zeros((len(x), out), np.float32)
     for i in range(0, len(x), X_ROWS):
-        parts = _by_digit(x[i : i + X_ROWS], groups, size)
-        for c in range(0, out, COLUMNS):
+        parts, some = _by_digit(x[i : i + X_ROWS], groups, size), y[i : i + X_ROWS]
+
+        def write_columns(c: int, parts: Array = parts, some: Array = some) -> None:
             few = min(COLUMNS, out - c)
             words = packed.words[groups * rows * c : groups * rows * (c + few)]
-            y[i : i + X_ROWS, c : c + few] = multiply(
+            some[:, c : c + few] = multiply(
                 parts, words.reshape(groups, 1, rows, few),
                 packed.scale[:, c : c + few], packed.zero_point[:, c : c + few])
+
+        for_each(range(0, out, COLUMNS), write_columns, threads)
     return y
 
 

@@ -67,7 +67,9 @@ def test_tiles_and_spans_of_chunks_meet_without_a_seam(form):
         low, high, step = form
         x = rng.integers(-x_max, x_max + 1, (m, n), dtype=np.int8)
         weight = draw_codes(rng, (out, n), low, high, step, "random")
-        assert np.array_equal(product(x, packed_of(weight, form, x_max)), x @ weight.T)
+        packed = packed_of(weight, form, x_max)
+        assert np.array_equal(product(x, packed), x @ weight.T)
+        assert np.array_equal(product(x, packed, threads=2), x @ weight.T)
     ones = np.ones((1, 20_000), int)
     for sign in (-1, 1):
         weight = np.full((4, 20_000), low if sign < 0 else high)

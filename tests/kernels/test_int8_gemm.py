@@ -81,7 +81,8 @@ def test_every_way_equals_python_integers_or_refuses(pair):
     assert np.array_equal(weight, before[1])
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(1025, 3, 2), (3, 513, 1026), (1030, 520, 2100)])
+@pytest.mark.parametrize(("m", "n", "k"), [
+    (1025, 3, 2), (3, 513, 1026), (1030, 520, 2100), (20, 300, 5000), (2, 65, 5000)])
 def test_tiles_of_all_three_axes_meet_without_a_seam(m, n, k):
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (m, k), dtype=np.int8)
@@ -89,6 +90,8 @@ def test_tiles_of_all_three_axes_meet_without_a_seam(m, n, k):
     expected = gemm_definition(x, weight)
     assert np.array_equal(gemm(x, weight), expected)
     assert np.array_equal(gemm_prepared(x, prepare(weight)), expected)
+    assert np.array_equal(gemm(x, weight, threads=3), expected)
+    assert np.array_equal(gemm_prepared(x, prepare(weight), threads=2), expected)
     assert np.array_equal(gemm(x[::2, ::-1], weight[:, ::-1]), expected[::2])    # any strides
 
 
@@ -170,3 +173,9 @@ def test_nothing_is_multiplied_before_the_bounds_are_known(monkeypatch):
     monkeypatch.setattr(int8_gemm, "_product", never)
     with pytest.raises(ValueError, match="could reach 2199023255552; take dtype"):
         gemm(np.full((1, 2), 2**20), np.full((1, 2), 2**20))
+
+
+def test_threads_must_be_at_least_1():
+    x = np.ones((1, 600), np.int8)
+    with pytest.raises(ValueError, match="`threads` must be at least 1; got 0"):
+        gemm(x, np.ones((600, 600), np.int8), threads=0)

@@ -95,6 +95,8 @@ def test_tiles_and_blocks_of_rows_meet_without_a_seam(size, rows):
     expected = x @ dequantize(packed).T
     assert np.array_equal(integer_product(x, packed), expected)
     assert np.array_equal(product(x.astype(np.float32), packed), expected)
+    assert np.array_equal(integer_product(x, packed, threads=2), expected)
+    assert np.array_equal(product(x.astype(np.float32), packed, threads=3), expected)
 
 
 def test_eight_is_the_zero_point_of_signed_codes():

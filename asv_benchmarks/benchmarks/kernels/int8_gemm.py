@@ -23,6 +23,10 @@ def refquant(x, weight):
     return lambda: int8_gemm.gemm(x, weight)
 
 
+def two_threads(x, weight):
+    return lambda: int8_gemm.gemm(x, weight, threads=2)
+
+
 def prepared(x, weight):
     ready = int8_gemm.prepare(weight)
     return lambda: int8_gemm.gemm_prepared(x, ready)
@@ -31,6 +35,7 @@ def prepared(x, weight):
 IMPL = {
     "refquant": refquant,
     "refquant prepared": prepared,
+    "refquant, 2 threads": two_threads,
     "float32 BLAS": _peers.sgemm,
     "float32 BLAS, weight first": _peers.sgemm_weight_first,
     "float32 BLAS tiled": _peers.tiled_sgemm,

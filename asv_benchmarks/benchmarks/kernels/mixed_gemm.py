@@ -33,6 +33,11 @@ def _refquant(x, codes, scale, group):
     return lambda: mixed_gemm.product(x, packed)
 
 
+def _two_threads(x, codes, scale, group):
+    packed = mixed_gemm.pack(codes, scale, group_size=group)
+    return lambda: mixed_gemm.product(x, packed, threads=2)
+
+
 def _refquant_int8(x, codes, scale, group):
     packed = mixed_gemm.pack(codes, scale, group_size=group)
     q = np.clip(np.rint(x * 32), -128, 127).astype(np.int8)
@@ -57,6 +62,7 @@ def _dense(peer):
 IMPL = {
     "refquant": _refquant,
     "refquant, int8 x": _refquant_int8,
+    "refquant, 2 threads": _two_threads,
     "dequantize, multiply": _dequantize_and_multiply,
     "float32 BLAS": _dense(_peers.sgemm),
     "float32 BLAS, weight first": _dense(_peers.sgemm_weight_first),
