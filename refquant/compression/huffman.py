@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from refquant._types import Array, Codes
 from refquant._validate import require_codes, require_int, require_nonempty
+from refquant.kernels import prefix_code
 
 __all__ = ["Encoded", "Huffman", "code_lengths", "entropy", "huffman"]
 
@@ -211,19 +212,16 @@ class Huffman:
         Encoded
         """
         codes = require_codes("codes", codes, self.low, self.low + self.lengths.size - 1)
-        symbols = codes.ravel().astype(np.int64) - self.low
-        lengths = self.lengths[symbols]
-        if (lengths == 0).any():
-            bad = symbols[lengths == 0][0] + self.low
-            raise ValueError(f"`codes` must have a word each; got {bad}, which was never counted")
-        # Bit j of a word stands in place start + j: all bits j at once.
-        start = np.cumsum(lengths) - lengths
-        bits = np.zeros(int(lengths.sum()), np.uint8)
-        words = self._words()[symbols]
-        for j in range(int(self.lengths.max())):
-            longer = lengths > j
-            bits[start[longer] + j] = words[longer] >> (lengths[longer] - 1 - j) & 1
-        return Encoded(np.packbits(bits).tobytes(), symbols.size)
+        narrow = np.uint8 if self.lengths.size <= 256 else np.int64
+        symbols = np.subtract(codes, self.low, dtype=np.int64).astype(narrow)
+        try:
+            data = prefix_code.encode(symbols, self._words(), self.lengths)
+        except ValueError:
+            bad = codes.ravel()[self.lengths[symbols.ravel()] == 0][0]
+            raise ValueError(
+                f"`codes` must have a word each; got {bad}, which was never counted"
+            ) from None
+        return Encoded(data, symbols.size)
 
     def decode(self, stream: Encoded) -> Codes:
         """Codes that a bit stream stands for, in one row.
