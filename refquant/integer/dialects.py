@@ -20,7 +20,7 @@ dialect                code, before clipping                    NaN becomes  1e1
                        round differently: by position
 ``XNNPACK``            ``rint(x * (1 / s)) + z``                qmax         qmax
 ``BREVITAS``           ``rint(clip(x / s + z))``                0            qmax
-``AIMET``              ``half_away(clip(x) / s - (qmin - z))``  0            qmax
+``AIMET``              ``half_away(clip(x) / s - (qmin - z))``  qmin         qmax
 ``EXACT``              ``rint(x / s) + z``, nothing rounded     qmin         qmax
                        on the way
 =====================  =======================================  ===========  =============
@@ -29,16 +29,16 @@ dialect                code, before clipping                    NaN becomes  1e1
 modulo 2**32. That is qmin for z >= 0, and qmax for z < 0.
 
 The operations are float32, as in the kernels, but for `EXACT`, which is no runtime but
-the definition. NaN stays NaN in Brevitas and AIMET, whose codes are floats; here it is 0.
+the definition. NaN stays NaN in Brevitas, whose codes are floats; here it is 0.
 Each function is written out
 longhand next to its siblings, since the differences are the whole content.
 `Uniform.encode` is none of these: it is the mathematical definition, and on
 float64 copies of float32 data it is exact.
 
-Measured on x86-64: onnxruntime 1.31.1, onnx 1.23.2, torch 2.13.0 (CPU), LiteRT
-2.3.0; the formula of Brevitas 0.13.4 was measured, that of AIMET is recalled from
-its source and was not run. The source of a kernel is not evidence: the published
-source of ``quantize_per_tensor`` adds the zero point after rounding. Nor is one machine:
+Measured on x86-64: onnxruntime 1.31.1 and 1.32.0, onnx 1.23.2, torch 2.13.0 (CPU), LiteRT
+2.3.0, Brevitas 0.13.4, and the compiled quantizer of AIMET as aimet-onnx 2.42.0 has it; that of
+aimet-torch 2.42.0 computes as ``ONNXRUNTIME``. The source of a kernel is not evidence: the
+published source of ``quantize_per_tensor`` adds the zero point after rounding. Nor is one machine:
 ``TORCH_PER_CHANNEL`` was measured without AVX-512, and a build that fuses its
 multiplication and addition is ``TORCH_QUANTIZE``.
 """
@@ -359,7 +359,7 @@ def _aimet(x: Array, s: Array, z: Codes, qmin: int, qmax: int) -> Array:
     # offset is that of the lowest code: adding it may carry a near tie onto a tie.
     offset = _f32(qmin - z)
     inside = np.clip(x, s * offset, s * _f32(qmax - z))
-    return _saturate(half_away(inside / s - offset) + np.float32(qmin), qmin, qmax, nan=0)
+    return _saturate(half_away(inside / s - offset) + np.float32(qmin), qmin, qmax, nan=qmin)
 
 
 @_kernel

@@ -154,7 +154,7 @@ _RULES: Mapping[str, tuple[str, str, dict[str, str], Callable[..., int | None], 
         runtimes.BREVITAS.encode),
     "aimet": (
         "half_away(f32(f32(clip(x, f32(s * (qmin - z)), f32(s * (qmax - z))) / s) + (z - qmin))) "
-        "+ qmin", "AIMET's CPU quantizer with nearest rounding, as its source reads",
+        "+ qmin", "AIMET's compiled CPU quantizer, nearest: aimet-onnx; aimet-torch is as onnx",
         _axes("div", "before_round", "away", clamp="of the data"), _aimet, runtimes.AIMET.encode),
     "exact": (
         "sat(rne(x / s) + z), nothing rounded on the way", "the definition in real numbers",

@@ -25,6 +25,9 @@ from refquant.oracle.vectors import Named
 
 #: Seconds a library may take to be imported.
 START = 120.0
+#: Questions in a row that go unanswered, by crash or time, before no more are asked: a library that
+#: answers nothing would else take its time limit for each of thousands.
+PATIENCE = 24
 #: Bytes of an answer: none that is right comes near.
 LARGEST = 2**26
 
@@ -44,7 +47,8 @@ class Broken(Exception):
 class Worker:
     """An adapter in a process of its own, with the members of an adapter.
 
-    It is started when first asked, and again after it crashed or was too slow.
+    It is started when first asked, and again after it crashed or was too slow; but not after
+    `PATIENCE` questions in a row.
     """
 
     def __init__(self, spec: str, *, timeout: float) -> None:
@@ -52,6 +56,7 @@ class Worker:
             raise ValueError(f"`timeout` must be positive; got {timeout:g}")
         self.spec, self.timeout = spec, timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._unanswered = 0
         try:
             self.name, self.version = self._ask(("hello",), START)
         except BaseException:
@@ -94,12 +99,22 @@ class Worker:
             target=_read_into, args=(self._answers, self._process.stdout), daemon=True).start()
 
     def _ask(self, question: Any, seconds: float) -> Any:
-        if self._process is None:
-            self._start()
-            self._send(("hello",), START)
-        if question == ("hello",):
-            return self._hello
-        return self._send(question, seconds)
+        if self._unanswered >= PATIENCE:
+            raise self._last
+        try:
+            if self._process is None:
+                self._start()
+                self._send(("hello",), START)
+            answer = self._hello if question == ("hello",) else self._send(question, seconds)
+        except (Crash, Timeout) as err:
+            self._unanswered += 1
+            self._last = type(err)(f"not asked after {PATIENCE} in a row without answer; {err}")
+            raise
+        except Exception:
+            self._unanswered = 0                # a refusal is an answer
+            raise
+        self._unanswered = 0 if question[0] in ("run", "run_all") else self._unanswered
+        return answer
 
     def _send(self, question: Any, seconds: float) -> Any:
         process = self._process

@@ -160,7 +160,7 @@ class TestTheDocumentedTable:
     @pytest.mark.parametrize("zero_point", [0, 7, 255])
     @pytest.mark.parametrize(
         ("dialect", "code"),
-        [(ONNXRUNTIME, 0), (TORCH_QUANTIZE, 255), (TORCH_FAKE, 0), (XNNPACK, 255)],
+        [(ONNXRUNTIME, 0), (TORCH_QUANTIZE, 255), (TORCH_FAKE, 0), (XNNPACK, 255), (AIMET, 0)],
     )
     def test_nan_has_a_code(self, dialect, code, zero_point):
         assert codes(dialect, [np.nan], 1, zero_point, signed=False) == [code]

@@ -22,6 +22,7 @@ from _oracles.wrong_quantizers import (
     WrongType,
 )
 
+from refquant.oracle import _worker
 from refquant.oracle._worker import VIEWS, Worker
 from refquant.oracle.adapters import Refquant, Reject
 from refquant.oracle.run import FAILURES, WIDTH, Outcome, placed, run
@@ -90,6 +91,19 @@ def test_what_always_hangs_is_given_up_after_three_in_a_row():
     assert [r.detail for r in results[:4]] == [
         *["no answer in 0.3 s"] * 3, "not asked after 3 in a row: no answer in 0.3 s"]
     assert len(results) == len(FILE.groups[0].cases)
+
+
+def test_a_library_that_never_answers_is_not_asked_for_ever(monkeypatch):
+    """However many groups there are: the limit is that of the whole run."""
+    monkeypatch.setattr(_worker, "PATIENCE", 2)
+    worker = _worker.Worker(f"{WRONG}:AlwaysHangs", timeout=0.2)
+    question = "quantize_affine", {}, {}, {}
+    for _ in range(2):
+        with pytest.raises(_worker.Timeout, match=r"^no answer in 0\.2 s$"):
+            worker.run(*question)
+    monkeypatch.setattr(worker, "_start", None)         # it does not start another process
+    with pytest.raises(_worker.Timeout, match=r"^not asked after 2 in a row without answer; no a"):
+        worker.run(*question)
 
 
 @pytest.mark.parametrize(("wrong", "detail"), [
