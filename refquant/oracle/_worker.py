@@ -57,6 +57,7 @@ class Worker:
         self.spec, self.timeout = spec, timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._unanswered = 0
+        self._last: Crash | Timeout = Timeout("")
         try:
             self.name, self.version = self._ask(("hello",), START)
         except BaseException:
