@@ -60,7 +60,7 @@ To have them: `refquant oracle export DIR`. To see one: `refquant oracle explain
 
 flags
 dialects
-{pages}
+disagreements
 ```
 """
 
@@ -134,8 +134,7 @@ def pages() -> dict[str, str]:
     used = {flag: own for flag in FLAGS if (own := [f for f in files if flag in f.notes])}
     made = {"index.md": _index(files), "flags.md": _flags(used), "dialects.md": _dialects(files)}
     made |= {f"{slug(flag)}.md": _page(flag, where) for flag, where in used.items()}
-    if (DATA / "disagreements.json").exists():
-        made["disagreements.md"] = disagreements(DATA / "disagreements.json")
+    made["disagreements.md"] = disagreements(DATA / "disagreements.json")
     return made
 
 
@@ -149,12 +148,12 @@ def _index(files: list[VectorFile]) -> str:
     operations: dict[str, list[VectorFile]] = {}
     for file in files:
         operations.setdefault(file.op, []).append(file)
-    rows, known = [], (DATA / "disagreements.json").exists()
+    rows = []
     for op, own in operations.items():
         spoken = list(dict.fromkeys(name for file in own for name in file.dialects))
         rows.append(f"| `{op}` | {len(own)} | {sum(map(len, own)):,} | {', '.join(spoken)} |")
     return INDEX.format(cases=sum(map(len, files)), files=len(files), tables=len(table_names()),
-                        rows="\n".join(rows), pages="disagreements" * known)
+                        rows="\n".join(rows))
 
 
 def _dialects(files: list[VectorFile]) -> str:
