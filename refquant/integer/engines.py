@@ -25,6 +25,7 @@ softmax             fixed point       fixed point      float table       float t
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -240,10 +241,15 @@ def _relu6(x: Array, x_quantizer: Uniform, y_quantizer: Uniform) -> Codes:
 
 
 def _softmax(eight: Callable[..., Codes], build: type) -> Callable[..., Codes]:
+    """One softmax for codes of 8 bits; for wider ones tables, built in float64 by LiteRT alone."""
+
     def chosen(x: Array, x_quantizer: Uniform, y_quantizer: Uniform, *, beta: float) -> Codes:
-        if x_quantizer.qmax > 255:
-            return table_softmax(x, x_quantizer, y_quantizer, beta=beta, dtype=build)
-        return eight(x, x_quantizer, y_quantizer, beta=beta)
+        if x_quantizer.qmax <= 255:
+            return eight(x, x_quantizer, y_quantizer, beta=beta)
+        if build is np.float64:             # where scale and beta are multiplied in float32
+            step = np.float32(beta) * np.float32(x_quantizer.scale.item())
+            x_quantizer, beta = replace(x_quantizer, scale=np.array(step)), 1.0
+        return table_softmax(x, x_quantizer, y_quantizer, beta=beta, dtype=build)
 
     return chosen
 

@@ -127,6 +127,8 @@ def _weights(node: Node, k: int, axis: int) -> tuple[Array, Uniform]:
     if tensor.dtype not in ("int8", "int4", "int2"):
         _uniform(tensor, 1)
         raise ValueError(f"weights must be int8, int4 or int2; got {tensor.dtype}")
+    # A channel of zeros may have scale 0: so small a scale gives the same zeros.
+    tensor = tensor._replace(scale=np.maximum(tensor.scale, np.finfo(np.float32).tiny))
     w = _uniform(tensor, tensor.shape[axis] if len(tensor.shape) > axis else 1)
     if w.scale.size > 1 and w.zero_point.any():
         raise ValueError("weights with several scales must have zero point 0")
@@ -399,12 +401,10 @@ def _lstm(node: Node) -> Step:
     if unsupported:
         raise ValueError(
             f"it must have no peepholes, projection or layer norm; got input {unsupported[0]}")
-    x, hidden, y = (quantizer(t) for t in (node.tensor(0), node.tensor(18), node.output()))
+    x, hidden = (quantizer(t) for t in (node.tensor(0), node.tensor(18)))
     cell, shape = quantizer(node.tensor(19)), node.output().shape
     if len(node.tensor(0).shape) != 3 or 0 in node.tensor(0).shape:
         raise ValueError(f"the input must be a sequence of batches; got {node.tensor(0).shape}")
-    if (hidden.scale, hidden.zero_point) != (y.scale, y.zero_point):
-        raise ValueError("the hidden state must have the scale and zero point of the output")
     gates = []
     for k in range(4):
         weights = [_weights(node, at, 0) for at in (1 + k, 5 + k)]
@@ -570,6 +570,16 @@ def _slice(node: Node) -> Step:
     return lambda x, *constants: np.ascontiguousarray(x[pick])
 
 
+def _shape(node: Node) -> Step:
+    """The shape of a tensor, which is known before anything runs."""
+    shape = node.tensor(0).shape
+    _require_output(node, (len(shape),))
+    if node.output().dtype not in ("int32", "int64"):
+        raise ValueError(f"a shape must be int32 or int64; got {node.output().dtype}")
+    found = np.array(shape, node.output().dtype)
+    return lambda x: found.copy()
+
+
 def _split(node: Node) -> Step:
     rank, count = len(node.tensor(1).shape), len(node.operator.outputs)
     (axis,) = _axes(node.numbers(0)[:1], rank)
@@ -642,6 +652,7 @@ BUILDERS: dict[str, Callable[[Node], Step]] = {
     "STRIDED_SLICE": _strided_slice,
     "SLICE": _slice,
     "SPLIT": _split,
+    "SHAPE": _shape,
     "PACK": _pack,
     "UNPACK": _unpack,
     "QUANTIZE": _quantize,

@@ -88,3 +88,16 @@ def test_leaky_relu_and_relu_of_every_engine():
     for engine in ENGINES.values():
         assert engine.leaky_relu(np.array([13, -7]), x, x, alpha=0.5).tolist() == [13, -2]
         assert engine.relu(np.array([13, -7]), x, x, activation=(-1.0, 1.0)).tolist() == [13, -7]
+
+
+def test_softmax_of_wide_codes_multiplies_scale_and_beta_in_its_own_precision():
+    """A case in which LiteRT gives 3422 and TFLM 3423 in the same place of a random file."""
+    x, y = q(0.00080738, 0, 16), q(2.0**-15, 0, 16)
+    rng = np.random.default_rng(0)
+    apart = 0
+    for _ in range(200):
+        codes = rng.integers(-32768, 32768, (16, 24))
+        ways = [e.softmax(codes, x, y, beta=2.5).astype(int) for e in (TFLM, LITERT_REF)]
+        assert np.abs(ways[0] - ways[1]).max() <= 1
+        apart += np.count_nonzero(ways[0] != ways[1])
+    assert apart < 200
