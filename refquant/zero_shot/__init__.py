@@ -1,0 +1,1 @@
+"""DATA: quantization without the training set."""

@@ -1,0 +1,223 @@
+"""Repair of whole networks: laws on any network, the published gains on five trained ones."""
+
+from functools import lru_cache, partial
+
+import numpy as np
+import pytest
+
+from refquant.apply.repair import (
+    Gaussian,
+    correct_biases,
+    correct_biases_without_data,
+    equalize,
+    norm_statistics,
+    quantize_without_data,
+)
+from refquant.apply.rewrite import fold_batch_norms
+from refquant.apply.simulate import static, weight_names
+from refquant.calibration.minmax import absmax
+from refquant.nn.models import trained_digits_cnn
+from refquant.nn.network import Node, run, untouched
+from refquant.nn.operations import add, global_average_pool, linear, relu
+from refquant.nn.small_models import SEPARABLE, SEPARABLE6, split, trained
+from refquant.ptq.bias_correction import restore_moments
+from refquant.quantizer import fake_quantize
+from refquant.quantizers.uniform import asymmetric, symmetric
+
+DIGITS = split()
+SEEDS = range(5)
+
+
+@lru_cache
+def folded(seed, architecture=SEPARABLE):
+    model = trained(architecture, seed=seed)
+    return fold_batch_norms(model.nodes, model.values), norm_statistics(model.nodes, model.values)
+
+
+def rounded(nodes, values, bits):
+    """Weights per tensor, min-max: what equalization and correction are for."""
+    return {name: fake_quantize(v, symmetric(absmax(v), bits=bits))
+            if name in weight_names(nodes) else v for name, v in values.items()}
+
+
+def accuracy(nodes, values, tap=untouched):
+    logits = run(nodes, {"x": DIGITS.x_test, **values}, tap=tap).values["logits"]
+    return float((logits.argmax(1) == DIGITS.y_test).mean())
+
+
+def corrected(nodes, values, quantized):
+    return correct_biases(nodes, values, quantized, {"x": DIGITS.x_train[:512]})
+
+
+def test_after_correction_no_layer_has_a_mean_error_on_the_same_data():
+    (nodes, values), _ = folded(0)
+    x = {"x": DIGITS.x_train[:128].astype(np.float64)}
+    wide = {name: v.astype(np.float64) for name, v in values.items()}
+    made = correct_biases(nodes, wide, rounded(nodes, wide, 4), x)
+    exact, quantized = run(nodes, {**x, **wide}).values, run(nodes, {**x, **made}).values
+    for name in ("c1.norm", "d1.norm", "p1.norm", "d2.norm", "p2.norm", "logits"):
+        off = (quantized[name] - exact[name]).reshape(-1, exact[name].shape[-1]).mean(0)
+        assert np.abs(off).max() < 1e-12 * np.abs(exact[name]).max()
+
+
+def test_correction_changes_biases_alone_and_nothing_if_nothing_was_rounded():
+    (nodes, values), statistics = folded(0)
+    q = rounded(nodes, values, 4)
+    for made in (corrected(nodes, values, q),
+                 correct_biases_without_data(nodes, values, q, statistics)):
+        assert all(made[n] is q[n] for n in q if not n.endswith(".bias"))
+    assert all(np.array_equal(v, values[n]) for n, v in corrected(nodes, values, values).items())
+    same = correct_biases_without_data(nodes, values, values, statistics)
+    assert all(np.array_equal(v, values[n]) for n, v in same.items())
+
+
+def test_equalization_keeps_the_function_and_scales_the_statistics():
+    (nodes, values), statistics = folded(0)
+    wide = {name: v.astype(np.float64) for name, v in values.items()}
+    made = equalize(nodes, wide, statistics, tolerance=1e-9)
+    x = {"x": DIGITS.x_test[:50].astype(np.float64)}
+    before, after = run(nodes, {**x, **wide}).values, run(nodes, {**x, **made.values}).values
+    assert np.abs(after["logits"] - before["logits"]).max() < 1e-11
+    for name, known in made.statistics.items():
+        scale = statistics[name].deviation / known.deviation
+        assert np.allclose(after[name] * scale, before[name], atol=1e-9)
+        assert np.allclose(known.mean * scale, statistics[name].mean)
+    ranges = [np.abs(made.values["c1.weight"]).max((1, 2, 3)),
+              np.abs(made.values["d1.weight"]).max((1, 2, 3))]
+    assert np.allclose(*ranges, rtol=1e-6)
+
+
+def test_chains_end_at_additions_relu6_and_shared_values():
+    nodes, _ = fold_batch_norms(trained_digits_cnn().nodes, trained_digits_cnn().values)
+    pairs = equalize(nodes, fold_batch_norms(
+        trained_digits_cnn().nodes, trained_digits_cnn().values).values).pairs
+    assert pairs == [("r1a.weight", "r1b.weight"), ("dw1.weight", "pw1.weight"),
+                     ("r2a.weight", "r2b.weight"), ("dw2.weight", "pw2.weight"),
+                     ("pw2.weight", "fc.weight")]
+    (nodes6, values6), _ = folded(0, SEPARABLE6)
+    assert equalize(nodes6, values6).pairs == []
+
+
+def test_expected_means_pass_through_additions_and_pools():
+    """Two known values, their sum, its pool, a linear layer: by hand."""
+    nodes = [Node("a", relu, ("n",)), Node("s", add, ("a", "m")),
+             Node("pool", global_average_pool, ("s",)),
+             Node("y", linear, ("pool", "y.weight", "y.bias"))]
+    statistics = {"n": Gaussian(np.array([50.0]), np.array([1.0])),
+                  "m": Gaussian(np.array([-20.0]), np.array([1.0]))}
+    exact = {"y.weight": np.array([[1.0]]), "y.bias": np.zeros(1)}
+    quantized = exact | {"y.weight": np.array([[1.5]])}
+    made = correct_biases_without_data(nodes, exact, quantized, statistics)
+    assert made["y.bias"] == pytest.approx(-15.0)
+    assert correct_biases_without_data(nodes, exact, quantized, {})["y.bias"] == 0
+
+
+def test_empirical_correction_repairs_four_bits_on_every_network():
+    """Measured: 63 to 82 % without, 91 to 94 % with; float 95 to 96 %."""
+    gains = []
+    for seed in SEEDS:
+        (nodes, values), _ = folded(seed)
+        q = rounded(nodes, values, 4)
+        before, after = accuracy(nodes, q), accuracy(nodes, corrected(nodes, values, q))
+        assert after >= 0.90
+        gains.append(after - before)
+    assert min(gains) >= 0.03
+    assert np.mean(gains) >= 0.10
+
+
+def test_empirical_correction_gains_a_third_at_three_bits():
+    """Mean of five networks: 37 % without, 78 % with."""
+    gains = []
+    for seed in SEEDS:
+        (nodes, values), _ = folded(seed)
+        q = rounded(nodes, values, 3)
+        gains.append(accuracy(nodes, corrected(nodes, values, q)) - accuracy(nodes, q))
+    assert np.mean(gains) >= 0.35
+
+
+def test_analytic_correction_needs_no_data_and_gains_less():
+    """Mean of five networks at 4 bits: 77 % without, 86 % with; 90 % if the input mean is known."""
+    rows = []
+    for seed in SEEDS:
+        (nodes, values), statistics = folded(seed)
+        q = rounded(nodes, values, 4)
+        mean = {"x": DIGITS.x_train.mean((0, 1, 2))}
+        rows.append([accuracy(nodes, q)] + [
+            accuracy(nodes, correct_biases_without_data(nodes, values, q, statistics, inputs=known))
+            for known in (None, mean)])
+    none, blind, informed = np.mean(rows, 0)
+    assert blind >= none + 0.05
+    assert informed >= blind
+
+
+def test_restored_moments_repair_the_weights_themselves():
+    """Mean of five networks: 77 to 93 % at 4 bits, 37 to 74 % at 3."""
+    for bits, gain in ((4, 0.08), (3, 0.35)):
+        rows = []
+        for seed in SEEDS:
+            (nodes, values), _ = folded(seed)
+            q = rounded(nodes, values, bits)
+            names = weight_names(nodes)
+            b = q | {n: restore_moments(values[n], q[n], spread=True).weight for n in names}
+            rows.append([accuracy(nodes, q), accuracy(nodes, b)])
+        none, restored = np.mean(rows, 0)
+        assert restored >= none + gain
+
+
+def test_equalization_gains_on_the_mean_of_five_networks():
+    """4 bits per tensor: 77 to 89 %. No law: one network of another seed may lose."""
+    rows = []
+    for seed in SEEDS:
+        (nodes, values), _ = folded(seed)
+        even = equalize(nodes, values).values
+        rows.append([accuracy(nodes, rounded(nodes, v, 4)) for v in (values, even)])
+    assert np.mean(rows, 0) @ [-1, 1] >= 0.08
+
+
+def gauged(nodes, values, rng):
+    """The same function with random factors moved between neighbours."""
+    moved = dict(values)
+    for first, second in equalize(nodes, values).pairs:
+        g = np.exp(rng.standard_normal(len(moved[first]))).astype(np.float32)
+        bias, after = first.replace(".weight", ".bias"), moved[second]
+        moved[first] = moved[first] * g.reshape(-1, 1, 1, 1)
+        moved[bias] = moved[bias] * g
+        moved[second] = after / (g.reshape(-1, 1, 1, 1) if after.shape[-1] == 1 else g)
+    return moved
+
+
+def test_equalization_undoes_what_random_factors_spoil():
+    """8 bits: 27 to 77 % as it is, within a point of the network without the factors after."""
+    (nodes, values), _ = folded(0)
+    plain = accuracy(nodes, rounded(nodes, equalize(nodes, values).values, 8))
+    for draw in range(3):
+        spoilt = gauged(nodes, values, np.random.default_rng(draw))
+        assert accuracy(nodes, rounded(nodes, spoilt, 8)) < plain - 0.1
+        repaired = accuracy(nodes, rounded(nodes, equalize(nodes, spoilt).values, 8))
+        assert abs(repaired - plain) <= 0.01
+
+
+def test_without_any_data_four_bit_weights_gain_ten_points():
+    """W4A8, mean of five networks: 77 to 92 %."""
+    rows = []
+    for seed in SEEDS:
+        model = trained(SEPARABLE, seed=seed)
+        made = quantize_without_data(model.nodes, model.values,
+                                     lambda w: symmetric(absmax(w), bits=4),
+                                     partial(asymmetric, bits=8))
+        (nodes, values), _ = folded(seed)
+        naive = rounded(nodes, values, 4)
+        rows.append([accuracy(nodes, naive),
+                     accuracy(made.nodes, made.values, static(made.plan))])
+    none, data_free = np.mean(rows, 0)
+    assert data_free >= none + 0.10
+
+
+def test_relu6_ranges_end_at_six():
+    model = trained(SEPARABLE6, seed=0)
+    made = quantize_without_data(model.nodes, model.values,
+                                 lambda w: symmetric(absmax(w), bits=8),
+                                 partial(asymmetric, bits=8))
+    tops = [float(q.decode(np.array(255))) for q in made.plan.values()]
+    assert len(tops) == 5
+    assert max(tops) <= 6.001
