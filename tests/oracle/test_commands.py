@@ -216,6 +216,8 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
     (["check", "--impl", "nobody", "--dialect", "onnx"], "`impl` must be module:adapter"),
     (["check", "--impl", "refquant", "--dialect", "klingon"], "`dialect` must be one of"),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--ops", "softmax"], "`ops` must be"),
+    (["check", "--impl", "refquant", "--dialect", "onnx", "--baseline", "known"],
+     "`baseline` must be a file where none ships for refquant under onnx; there are "),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--baseline", "none.json"],
      "`baseline` must be a JSON file"),
     (["check", "--impl", "refquant", "--dialect", "onnx", "--baseline", "/dev/zero"],
