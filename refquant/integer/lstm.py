@@ -12,6 +12,7 @@ deployed, up to 16 codes apart on the same model:
 ================================  =============================  ========================
 step                              `lstm_tflm`                    `lstm_litert`
 ================================  =============================  ========================
+multipliers of W x and U h        in float64                     in float32
 W x and U h to scale 2**-12       each saturated, then added     U h added to saturated W x
 logistic, tanh                    interpolated tables            16-bit fixed point
 hidden state                      scale of the output            scale of its own
@@ -33,6 +34,7 @@ from refquant.integer.arithmetic import (
     rounding_divide_by_pot,
 )
 from refquant.integer.fixed_point import fixed_logistic, fixed_tanh
+from refquant.integer.requantize import Product, product_in_float64, ratio_in_float32
 from refquant.integer.sigmoids import interpolated_logistic, interpolated_tanh, is_power_of_two
 from refquant.quantizers.uniform import Uniform
 
@@ -161,6 +163,11 @@ def lstm_tflm(x: Array, lstm: Lstm, state: LstmState) -> tuple[Codes, LstmState]
     TypeError
         If codes are not integers.
 
+    Notes
+    -----
+    Multipliers are products in float64, as in the wheel of October 2026; its source of two
+    months before has them in float32. One code in three million differs.
+
     References
     ----------
     TensorFlow Lite Micro, ``unidirectional_sequence_lstm``: ``EvalLstm``.
@@ -183,7 +190,7 @@ def lstm_tflm(x: Array, lstm: Lstm, state: LstmState) -> tuple[Codes, LstmState]
     hidden_scale = float(_scale(lstm.hidden_quantizer))
 
     def squash(gate: LstmGate, function: Callable[..., Codes], x: Array, h: Array) -> Array:
-        products = _gate_products(lstm, gate, x, h)
+        products = _gate_products(lstm, gate, x, h, product_in_float64)
         total = _int16(_int16(products[0]) + _int16(products[1]))
         return function(total, gate_quantizer, unit).astype(np.int64)
 
@@ -252,7 +259,7 @@ def lstm_litert(x: Array, lstm: Lstm, state: LstmState) -> tuple[Codes, LstmStat
     zero_point = int(product.zero_point.item())
 
     def squash(gate: LstmGate, function: Callable[..., Array], x: Array, h: Array) -> Array:
-        products = _gate_products(lstm, gate, x, h)
+        products = _gate_products(lstm, gate, x, h, ratio_in_float32)
         total = _int16(_int16(products[0]) + products[1])
         return function(total, integer_bits=3, bits=16)
 
@@ -302,7 +309,9 @@ def _run(
     return hidden, LstmState(h.astype(np.int32), c.astype(np.int32))
 
 
-def _gate_products(lstm: Lstm, gate: LstmGate, x: Array, h: Array) -> tuple[Array, Array]:
+def _gate_products(
+    lstm: Lstm, gate: LstmGate, x: Array, h: Array, product: Product
+) -> tuple[Array, Array]:
     """W x + b and U h, each rounded to scale 2**-12."""
     products = []
     for codes, quantizer, weight, scale, bias in (
@@ -311,7 +320,7 @@ def _gate_products(lstm: Lstm, gate: LstmGate, x: Array, h: Array) -> tuple[Arra
     ):
         steps = codes - int(quantizer.zero_point.item())
         sums = steps @ np.asarray(weight, np.int64).T + bias
-        real = np.float32(scale) * _scale(quantizer) / np.float32(2.0**-12)
+        real = product(quantizer.scale.item(), scale, 2.0**-12)
         products.append(_times(sums, float(real)))
     return products[0], products[1]
 

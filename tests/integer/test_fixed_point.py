@@ -43,6 +43,13 @@ def test_exp_of_negatives_is_the_formula_in_python_integers(a, integer_bits):
     assert got == gemmlowp.exp_negative(a, integer_bits, 32)
 
 
+@pytest.mark.parametrize("integer_bits", [3, 4, 5, 6])
+def test_exp_of_negatives_is_the_formula_with_every_factor(integer_bits):
+    a = -np.arange(0, 2**31, 2**20 + 12345)             # every bit above a quarter, set and not
+    expected = [gemmlowp.exp_negative(x, integer_bits, 32) for x in a.tolist()]
+    assert exp_of_negative(a, integer_bits=integer_bits).tolist() == expected
+
+
 @given(raw(32, low=0))
 def test_reciprocals_are_the_formula_in_python_integers(a):
     assert int(reciprocal_of_one_plus(a)) == gemmlowp.reciprocal(a, 32)

@@ -12,8 +12,14 @@ from _oracles import gemmlowp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refquant.integer.arithmetic import quantize_multiplier
+from refquant.integer.arithmetic import multiply_by_quantized_multiplier, quantize_multiplier
 from refquant.integer.lstm import Lstm, LstmGate, LstmState, lstm_litert, lstm_tflm
+from refquant.integer.sigmoids import (
+    interpolated_logistic,
+    interpolated_tanh,
+    short_logistic,
+    short_tanh,
+)
 from refquant.quantizers.uniform import Uniform
 
 CELLS, IN, TIME, BATCH = 4, 5, 6, 2
@@ -127,6 +133,48 @@ def test_rows_of_a_batch_are_independent(run):
     for row in range(BATCH):
         alone, _ = run(X[:, [row]], lstm, start(lstm, 1))
         assert np.array_equal(whole[:, [row]], alone)
+
+
+def cell_from_nothing(run, before):
+    """The cell, from 0, of one step with this in front of the nonlinearities of i and g."""
+    logistic, tanh = (interpolated_logistic, interpolated_tanh) if run is lstm_tflm else (
+        short_logistic, short_tanh)
+    scale, unit = record(2.0**-12, 0, 16), record(2.0**-15, 0, 16)
+    i, g = (int(f(np.array([before]), scale, unit)[0]) for f in (logistic, tanh))
+    return times(i * g, 2.0**-15)
+
+
+def one_cell(weight_scale=2.0**-6, bias=0, recurrent=0, recurrent_scale=1.0) -> Lstm:
+    gate = LstmGate(np.zeros((1, 1), int), weight_scale, np.full((1, 1), recurrent),
+                    recurrent_scale, np.array([bias]))
+    return model(-15, gates=[gate] * 4)._replace(x_quantizer=record(2.0**-6, 7, 8))
+
+
+def test_multipliers_are_products_in_float64_for_tflm_and_in_float32_for_litert():
+    """Eight of eight random steps in which they part were answered so by the runtimes."""
+    scale, x_scale = np.float32(1e-5), np.float32(0.02)
+    single = float(scale * x_scale / np.float32(2.0**-12))
+    double = float(scale) * float(x_scale) * 4096
+    biases = np.arange(3_000_000, 4_000_000)
+    both = [multiply_by_quantized_multiplier(biases, quantize_multiplier(m))
+            for m in (single, double)]
+    bias = int(biases[both[0] != both[1]][-1])
+    lstm = one_cell(float(scale), bias)._replace(x_quantizer=record(float(x_scale), 7, 8))
+    for run, real in ((lstm_tflm, double), (lstm_litert, single)):
+        cell = run(np.array([[[7]]]), lstm, start(lstm, 1))[1].cell
+        assert cell.item() == cell_from_nothing(run, times(bias, real))
+
+
+def test_tflm_saturates_both_products_and_litert_the_first():
+    lstm = one_cell(bias=30_000, recurrent=-127, recurrent_scale=2.0**-3)     # -64516 from h
+    for run, before in ((lstm_tflm, 30_000 - 2**15), (lstm_litert, -(2**15))):
+        state = LstmState(np.array([[124]]), np.array([[0]]))
+        assert run(np.array([[[7]]]), lstm, state)[1].cell == cell_from_nothing(run, before)
+    lstm = one_cell(bias=60_000, recurrent=-127, recurrent_scale=2.0**-5)     # -16129 from h
+    for run in (lstm_tflm, lstm_litert):
+        state = LstmState(np.array([[124]]), np.array([[0]]))
+        cell = run(np.array([[[7]]]), lstm, state)[1].cell
+        assert cell == cell_from_nothing(run, 2**15 - 1 - 16129)
 
 
 def float_lstm(lstm: Lstm, x: np.ndarray) -> np.ndarray:
