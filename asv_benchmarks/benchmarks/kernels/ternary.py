@@ -122,10 +122,13 @@ class TernaryMemory(Quality):
 
     track_bits_per_weight.unit = "bits"
 
+
+class TernaryScratch(Quality):
+    params = (["refquant", "float32 BLAS"],)
+    param_names = ("impl",)
+
     def track_scratch(self, impl):
         """Of a product with one row of 8 bits."""
-        if impl == "base-3 bytes":
-            raise NotImplementedError("not multiplied as they are")
         return scratch(vector_of(impl, SIDE, 8))
 
     track_scratch.unit = "megabytes"
