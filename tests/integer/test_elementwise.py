@@ -57,6 +57,19 @@ def test_worked_sum():
     assert add_shifted(np.array([20]), np.array([-40]), a, b, y) == 2
 
 
+@given(trios(), zeros, zeros, st.sampled_from([8, 16]))
+def test_terms_are_shifted_by_twenty_bits_or_fifteen_before_they_meet(three, m, n, bits):
+    a, b, y = (q(t.scale, int(t.zero_point) if bits == 8 else 0, bits) for t in three)
+    left = {8: 20, 16: 15}[bits]
+    unit = 2 * max(a.scale, b.scale)
+    first, second = (
+        int(double_away((c - int(t.zero_point)) << left, float(t.scale) / float(unit)))
+        for c, t in ((m, a), (n, b)))
+    real = float(unit) / float(np.float32(2**left) * y.scale)
+    expected = np.clip(double_away(first + second, real) + y.zero_point, y.qmin, y.qmax)
+    assert add(np.array([m]), np.array([n]), a, b, y)[0] == expected
+
+
 @given(trios())
 def test_sums_commute(three):
     a, b, y = three

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refquant.integer.engines import ENGINES, LITERT_REF, LITERT_X86, TFLM, XNNPACK, Engine, Sums
-from refquant.integer.requantize import double_away, double_up, in_float32, in_float64
+from refquant.integer.requantize import double_away, double_up, in_float32, in_float64, lanes
 from refquant.quantizers.uniform import Uniform
 
 CODES = np.arange(-128, 128)
@@ -20,6 +20,8 @@ def test_rules_of_the_atlas():
         double_away, double_away, double_up, in_float32]
     assert [e.fully_connected.narrow.rule for e in ENGINES.values()] == [
         double_away, in_float64, double_up, in_float32]
+    for layer in (LITERT_X86.depthwise, LITERT_X86.transposed, LITERT_X86.transposed_apart):
+        assert layer.narrow.rule == lanes(double_up, double_away, width=8)
     assert all(isinstance(e, Engine) and isinstance(e.depthwise, Sums) for e in ENGINES.values())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _oracles.tflite_builder import Operator, Tensor, constant, model
+from _oracles.tflite_builder import Operator, Tensor, constant, flatbuffer, model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,27 +105,30 @@ def test_contradictions_are_named(tensors, steps, message):
 
 
 def test_tables_used_over_and_over_are_refused_soon():
-    """Ten thousand operators that all share one long vector: a square of the file in work."""
+    """Ten thousand operators that are one table with a long vector: the square of the file."""
     pair = [Tensor((1,), "int8", 0.1)] * 2
     whole = bytearray(model(pair, [Operator("RELU", [0], [1])], [0], [1]))
-    vector = len(whole) + 4 + 4 * 10_000
-    start = len(whole)
-    whole += struct.pack("<I", 10_000) + bytes(4 * 10_000)
-    whole += struct.pack("<I", 10_000) + struct.pack("<i", -1) * 10_000
-    root = struct.unpack_from("<I", whole, 0)[0]
-    buffer = tflite.FlatBuffer(bytes(whole))
-    graph = buffer.root().tables(2)[0]
-    step = graph.tables(3)[0]
-    for k in range(10_000):
-        at = start + 4 + 4 * k
-        struct.pack_into("<i", whole, at, step.at - at)
-    operators = graph.where(3)
-    inputs = step.where(1)
-    struct.pack_into("<I", whole, operators, start - operators)
-    struct.pack_into("<I", whole, inputs, vector - inputs)
-    assert root
-    with pytest.raises(ValueError, match="must"):
+    whole += bytes(-len(whole) % 4)
+    graph = tflite.FlatBuffer(bytes(whole)).root().tables(2)[0]
+    many, start = 10_000, len(whole)
+    vtable = start + 4 + 4 * many
+    table, numbers = vtable + 8, vtable + 16
+    struct.pack_into("<I", whole, graph.where(3), start - graph.where(3))
+    whole += struct.pack("<I", many)
+    whole += b"".join(struct.pack("<I", table - (start + 4 + 4 * k)) for k in range(many))
+    whole += struct.pack("<HHHH", 8, 8, 0, 4)                   # slot 1, the inputs, at 4
+    whole += struct.pack("<iI", table - vtable, numbers - (table + 4))
+    whole += struct.pack("<I", many) + struct.pack("<i", -1) * many
+    with pytest.raises(ValueError, match="must not be used over and over"):
         read_tflite(bytes(whole))
+
+
+def test_codes_beyond_127_stand_in_a_field_of_their_own():
+    graph = {0: [], 1: np.array([], "<i4"), 2: np.array([], "<i4"), 3: [{0: ("I", 0)}]}
+    codes = [{0: ("b", 127), 3: ("i", 144), 2: ("i", 3)}]
+    content = flatbuffer({0: ("I", 3), 1: codes, 2: [graph], 4: [{}]}, b"TFL3")
+    (operator,) = read_tflite(content).operators
+    assert (operator.name, operator.version) == ("ASSIGN_VARIABLE", 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\x00" * 64, b"PK\x03\x04xxxx"])

@@ -161,6 +161,23 @@ def test_taps_see_inputs_and_everything_written():
     assert y.dtype == np.int8
 
 
+def test_states_start_at_zero_and_go_on_where_they_are_handed_on():
+    """Zero is the zero point: an int8 state of 5s stands for nothing."""
+    tensors = [value((1, 2), 1.0), constant(np.int8([[1, 2]]), "int8", 1.0),
+               constant(np.int8([[1, 1, 1]]), "int8", 1.0), constant(np.int32([0]), "int32", 1.0),
+               Tensor((1, 3), "int8", 1.0, 5, variable=True), value((1, 1), 1.0)]
+    content = model(tensors, [Operator("SVDF", [0, 1, 2, 3, 4], [5], {"rank": 1, "fused": 0})],
+                    [0], [5])
+    ours, x = prepare(read_tflite(content), TFLM), np.int8([[3, 1]])
+    first = run(ours, [x])
+    assert first.outputs[0] == 5
+    assert first.state[4].tolist() == [[5, 5, 10]]
+    second = run(ours, [x], state=first.state)
+    assert second.outputs[0] == 10
+    assert run(ours, [x]).outputs[0] == 5
+    assert first.state[4].tolist() == [[5, 5, 10]]
+
+
 @pytest.mark.parametrize(("tensors", "operator", "message"), [
     ([value((3,)), value((3,))], Operator("RELU", [-1], [1]), "input 0 must be there"),
     ([Tensor((1, 4, 4, 1), "float32"), Tensor((1, 4, 4, 1), "float32"),
