@@ -72,7 +72,7 @@ def test_tiles_and_spans_of_chunks_meet_without_a_seam(form):
         assert np.array_equal(product(x, packed, threads=2), x @ weight.T)
     ones = np.ones((1, 20_000), int)
     for sign in (-1, 1):
-        weight = np.full((4, 20_000), low if sign < 0 else high)
+        weight = np.full((6, 20_000), low if sign < 0 else high)      # all fields are full
         assert np.array_equal(product(sign * ones, packed_of(weight, form, 1)),
                               sign * ones @ weight.T)
 

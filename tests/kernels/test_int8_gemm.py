@@ -162,6 +162,8 @@ def test_codes_larger_than_announced_are_refused():
     with pytest.raises(ValueError, match=r"`x` must not exceed 127 in magnitude; got 128"):
         gemm_prepared(np.array([[0, -128]], np.int16), prepared)
     assert gemm_prepared(np.array([[0, -127]], np.int8), prepared) == [[-127]]
+    with pytest.raises(ValueError, match="must not exceed 128 in magnitude; got 129"):
+        gemm_prepared(np.array([[129, 0]], np.uint8), prepare(np.ones((1, 2), np.int8)))
     with pytest.raises(TypeError, match=r"`dtype` must be np.int32 or np.int64"):
         prepare(np.ones((1, 2), np.int8), dtype=np.int16)
 
@@ -179,3 +181,13 @@ def test_threads_must_be_at_least_1():
     x = np.ones((1, 600), np.int8)
     with pytest.raises(ValueError, match="`threads` must be at least 1; got 0"):
         gemm(x, np.ones((600, 600), np.int8), threads=0)
+
+
+@pytest.mark.peer
+def test_torch_forms_the_same_sums():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (32, 256), dtype=np.int8)
+    weight = rng.integers(-128, 128, (64, 256), dtype=np.int8)
+    theirs = torch._int_mm(torch.from_numpy(x), torch.from_numpy(weight).T)
+    assert np.array_equal(gemm(x, weight), theirs.numpy())

@@ -152,3 +152,29 @@ def test_bad_operands_are_refused_before_any_work(monkeypatch):
         assert isinstance(weight, Packed)
         with pytest.raises(error, match=says):
             call(x, weight)
+
+
+@pytest.mark.peer
+def test_onnxruntime_is_as_near_to_the_exact_product():
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    codes, scale = rng.integers(0, 16, (16, 256)), rng.random((16, 2)).astype(np.float32)
+    x = rng.normal(size=(4, 256)).astype(np.float32)
+    pairs = codes.astype(np.uint8).reshape(16, 2, 64, 2)
+    stored = {"w": pairs[..., 0] | pairs[..., 1] << 4, "s": scale}
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft",
+                          K=256, N=16, bits=4, block_size=128)],
+        "product", [helper.make_tensor_value_info("x", real, x.shape)],
+        [helper.make_tensor_value_info("y", real, (4, 16))],
+        [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[
+        helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {"x": x})[0]
+    packed = pack(codes, scale)
+    terms = np.abs(x).astype(np.float64) @ np.abs(dequantize(packed)).T
+    for y in (theirs, product(x, packed)):
+        assert (np.abs(y - x.astype(np.float64) @ dequantize(packed).T) <= 1e-5 * terms).all()
