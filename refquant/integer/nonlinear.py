@@ -246,7 +246,7 @@ def i_exp(q: npt.ArrayLike, scale: float) -> Scaled:
     Returns
     -------
     Scaled
-        q is not negative; within 0.0022 of the exponential, and 1.5 times `scale` more.
+        Not negative; within 0.0022 of the exponential, and 1.5 times `scale` more.
 
     Raises
     ------
@@ -295,7 +295,7 @@ def i_exp_released(q: npt.ArrayLike, scale: float) -> Scaled:
     Returns
     -------
     Scaled
-        q is not negative, and up to ``2**61``; within 0.0020 of the exponential, and 1.5
+        Not negative, and up to ``2**61``; within 0.0020 of the exponential, and 1.5
         times `scale` more.
 
     Raises
@@ -348,7 +348,7 @@ def i_softmax(
     Returns
     -------
     Scaled
-        q from 0 to ``2**bits - 1``, of scale ``2**-bits``, rounded down.
+        From 0 to ``2**bits - 1``, of scale ``2**-bits``, rounded down.
 
     Raises
     ------
