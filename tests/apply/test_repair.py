@@ -221,3 +221,16 @@ def test_relu6_ranges_end_at_six():
     tops = [float(q.decode(np.array(255))) for q in made.plan.values()]
     assert len(tops) == 5
     assert max(tops) <= 6.001
+
+
+def test_a_weight_that_two_layers_share_is_left_alone():
+    """Scaling it for one of them would change the other."""
+    rng = np.random.default_rng(0)
+    nodes = [Node("a", linear, ("x", "a.weight", "a.bias")), Node("h", relu, ("a",)),
+             Node("y", linear, ("h", "shared.weight")), Node("z", linear, ("x", "shared.weight"))]
+    values = {"a.weight": 9 * rng.standard_normal((3, 3)), "a.bias": rng.standard_normal(3),
+              "shared.weight": rng.standard_normal((2, 3))}
+    made = equalize(nodes, values)
+    assert made.pairs == []
+    assert (made.sweeps, set(made.values)) == (0, set(values))
+    assert all(made.values[name] is value for name, value in values.items())
