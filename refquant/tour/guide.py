@@ -17,6 +17,7 @@ from refquant.tour import (
     integer,
     kernels,
     levels,
+    repair,
     rounding,
     uniform,
 )
@@ -52,6 +53,7 @@ GROUPS = [
     Group("Uneven levels", "by formula or density, per tensor; NF4 in blocks of 64", levels.ROWS),
     Group("Other formats", "levels of other shapes; scales in small blocks", formats.ROWS),
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
+    Group("Repair", "batch norms folded, 4-bit weights, one scale; no training", repair.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
     Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),
