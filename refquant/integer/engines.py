@@ -367,7 +367,8 @@ LITERT_X86 = LITERT_REF._replace(
     transposed_apart=_of_all_widths(_BLOCKS_OF_8),
     fully_connected=Sums(
         Arithmetic(double_up, _per_tensor_in_float32),
-        Arithmetic(double_up, _per_tensor_in_float32), _F64, _DU),
+        Arithmetic(double_up, _per_tensor_in_float32), _F64,
+        Arithmetic(double_up, _per_tensor_in_float32)),
     add=_by_width(elementwise.add, _add_of_one_shape),
     requantize=_by_width(_requantize_in_blocks, elementwise.requantize),
     mean=_mean_optimized,
@@ -392,7 +393,7 @@ XNNPACK = LITERT_X86._replace(
     requantize=_by_width(_requantize_shifted, LITERT_X86.requantize),
     leaky_relu=_by_width(elementwise.leaky_relu_shifted, LITERT_X86.leaky_relu),
     mean=_by_width(_mean_in_float32, LITERT_X86.mean),
-    quantize=XNNPACK_DIALECT.encode,
+    quantize=_by_width(XNNPACK_DIALECT.encode, LITERT_X86.quantize),
     dequantize=_dequantize,
 )
 
