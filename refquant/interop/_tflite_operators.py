@@ -405,6 +405,7 @@ def _lstm(node: Node) -> Step:
     cell, shape = quantizer(node.tensor(19)), node.output().shape
     if len(node.tensor(0).shape) != 3 or 0 in node.tensor(0).shape:
         raise ValueError(f"the input must be a sequence of batches; got {node.tensor(0).shape}")
+    _require_output(node, (*node.tensor(0).shape[:2], *node.tensor(19).shape[-1:]))
     gates = []
     for k in range(4):
         weights = [_weights(node, at, 0) for at in (1 + k, 5 + k)]

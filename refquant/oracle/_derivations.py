@@ -12,6 +12,7 @@ from refquant.oracle import (
     _ggml,
     _gradients,
     _half,
+    _layers,
     _packing,
     _parameters,
     _products,
@@ -24,7 +25,7 @@ from refquant.oracle._document import Derivation
 #: The groups of the corpus, each with its ``documents``.
 GROUPS: tuple[ModuleType, ...] = (
     _casts, _affine, _parameters, _requantize, _packing, _blocks, _ggml, _codebooks, _stochastic,
-    _gradients, _half, _products, _rescale,
+    _gradients, _half, _products, _rescale, _layers,
 )  # fmt: skip
 
 _Found = dict[str, Derivation]
@@ -36,6 +37,7 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Found
     "dequantize_affine": lambda types, params: _affine.dequantize_derivations(types["q"]),
     "quantization_parameters": lambda types, params: _parameters.derivations(types["zero_point"]),
     "requantize": lambda types, params: _requantize.derivations(),
+    "requantize_16x8": lambda types, params: _requantize.wide_derivations(),
     "pack": lambda types, params: _packing.derivations("pack"),
     "unpack": lambda types, params: _packing.derivations("unpack"),
     "quantize_mx": lambda types, params: _blocks.quantize_derivations(types["codes"]),
@@ -53,6 +55,8 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Found
     "dynamic_quantize": lambda types, params: _products.dynamic_derivations(),
     "requantize_affine": lambda types, params: _rescale.derivations(),
     "fake_quantize": lambda types, params: _gradients.derivations(),
+    **{op: lambda types, params, op=op: _layers.derivations(op)     # type: ignore[misc]
+       for op in _layers.TYPES},
 }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from refquant._types import Array
-from refquant.oracle import _affine, _half, vectors
+from refquant.oracle import _affine, _half, _layers, vectors
 from refquant.oracle._casts import FORMATS, OVERFLOWS, ROUNDINGS
 from refquant.oracle._derivations import derivations
 from refquant.oracle._document import Kernel, Named
+from refquant.oracle._layer_mutations import layer_mutations, wide_mutations
 from refquant.oracle.vectors import VectorFile, values
 from refquant.quantizers import block, ggml
 from refquant.quantizers.minifloat import E2M1, E4M3FN, ieee, saturating
@@ -926,4 +927,5 @@ MAKERS: Mapping[str, Callable[[VectorFile], dict[str, Kernel]]] = {
     "fake_quantize": _fake_quantize, "requantize_affine": _rescale, "dynamic_quantize": _dynamic,
     "matmul_integer": _integer_product, "conv_integer": _integer_product,
     "qlinear_matmul": _qlinear, "qlinear_conv": _qlinear,
+    **dict.fromkeys(_layers.TYPES, layer_mutations), "requantize_16x8": wide_mutations,
 }  # fmt: skip

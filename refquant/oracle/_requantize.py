@@ -1,4 +1,4 @@
-"""Requantization: an int32 accumulator brought to the scale of the output, in seven ways."""
+"""Requantization: an int32 accumulator brought to the scale of the output, in eight ways."""
 
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -13,10 +13,12 @@ from refquant.integer.arithmetic import (
     multiply_by_quantized_multiplier,
     saturating_rounding_doubling_high_mul,
 )
+from refquant.integer.requantize import reduced_16x8
 from refquant.oracle import _exact as exact
 from refquant.oracle import vectors
 from refquant.oracle._document import Derivation, Draft, Drafts, Named, Operation, document
 from refquant.oracle._exact import F32
+from refquant.rounding import half_away
 
 INT32 = 2**31
 
@@ -79,8 +81,17 @@ def _float(acc: int, m: Fraction) -> int | None:
     return exact.integer(x, round, -INT32, INT32)
 
 
+def _double(acc: int, m: Fraction) -> int | None:
+    """float64 of the product, half away: LiteRT's reference of fully connected layers."""
+    return exact.half_away(Fraction(exact.F64.rounded(acc * m) or 0))
+
+
 def _exactly(acc: int, m: Fraction) -> int | None:
     return round(acc * m)
+
+
+def _double_fast(acc: Array, m: np.float32) -> Array:
+    return half_away(acc.astype(np.float64) * np.float64(m)).astype(np.int64)
 
 
 def _float_fast(acc: Array, m: np.float32) -> Array:
@@ -162,6 +173,8 @@ _RULES: Mapping[str, tuple[str, str, str, str, Callable[..., int | None], Callab
     "xnnpack": ("(acc * rne(256 * m) + 128) >> 8, acc a difference of 8-bit codes",
                 "XNNPACK's conversion of 8 bits to 8 bits", "fixed_point xnn8", "up", _eight_bits,
                 _eight_bits_fast),
+    "tflite.float64": ("away(f64(acc) * f64(m))", "LiteRT reference FULLY_CONNECTED",
+                       "float64", "away", _double, _double_fast),
     "exact": ("rne(acc * m)", "the definition in real numbers", "exact", "even", _exactly,
               _exact_fast),
 }  # fmt: skip
@@ -244,7 +257,61 @@ def requantize_document(out: str) -> dict[str, Any]:
     return document(f"requantize.int32.{out}", operation, derivations(), "onnx", groups)
 
 
+# Sums of 64 bits, of 16-bit activations and 8-bit weights.
+
+
+def _wide_slow(params: Mapping[str, Any], inputs: Named) -> Named:
+    """The multiplier keeps 15 bits, one rounding, ties up."""
+    mantissa, shift = _fixed(F32.number(int(params["multiplier"])))
+    short = exact.half_up(Fraction(mantissa, 2**16)) if mantissa < 0x7FFF0000 else 0x7FFF
+    codes = [min(max(exact.half_up(Fraction(int(acc) * short, 2 ** (15 - shift))), -(2**15)),
+                 2**15 - 1) for acc in vectors.values(inputs["acc"], "int64").ravel()]
+    return {"q": np.array([code % 2**16 for code in codes], "u2").reshape(inputs["acc"].shape)}
+
+
+def _wide_fast(params: Mapping[str, Any], inputs: Named) -> Named:
+    m = vectors.values(params["multiplier"], "float32")[()]
+    whole = reduced_16x8(vectors.values(inputs["acc"], "int64"), np.float64(m))
+    return {"q": np.clip(whole, -(2**15), 2**15 - 1).astype("i2").view("u2")}
+
+
+@cache
+def wide_derivations() -> dict[str, Derivation]:
+    """Both derivations of the one dialect."""
+    return {"tflite.reduced": Derivation(
+        "sat((acc * m15 + half) >> (15 - shift)), m15 = (m31 + 2**15) >> 16",
+        "TensorFlow Lite, 16-bit activations with 8-bit weights",
+        {"scaling": "fixed_point 15 bits", "tie": "up"}, _wide_slow, _wide_fast)}
+
+
+def wide_document() -> dict[str, Any]:
+    """int64 to 16 bits."""
+    groups = []
+    for name, value in MULTIPLIERS.items():
+        if not 2.0**-30 < value < 2.0**6:
+            continue
+        bits = int(np.float32(value).view(np.uint32))
+        m, group = F32.number(bits), Drafts({"multiplier": np.array(bits, "u4")},
+                                            f"multiplier {name}")
+        for k in (0, 1, -1, 2, -3, 100, -1000, 2**15 - 2, 2**15 - 1, -(2**15), -(2**15) - 1):
+            at = (k + Fraction(1, 2)) / m
+            for near in {at.__floor__(), at.__ceil__()}:
+                if abs(near) < 2**47:
+                    ends = ("Saturate",) if abs(k) > 30000 else ()
+                    tie = "Tie" if near == at else "NearTie"
+                    group.cases.append(Draft({"acc": np.array(near % 2**64, "u8")}, (tie, *ends)))
+        for acc in (7, -7, 10**6, -(10**9), 2**47 - 1, -(2**47)):
+            flag = "HugeInput" if abs(acc) > 2**31 else "Basic"
+            group.cases.append(Draft({"acc": np.array(acc % 2**64, "u8")}, (flag,)))
+        groups.append(group)
+    operation = Operation("requantize_16x8", {"acc": "int64"}, {"multiplier": "float32"},
+                          {"q": "int16"})
+    return document("requantize_16x8.int64.int16", operation, wide_derivations(),
+                    "tflite.reduced", groups)
+
+
 def documents() -> Iterator[dict[str, Any]]:
-    """Both files."""
+    """All files."""
     for out in ("int8", "uint8"):
         yield requantize_document(out)
+    yield wide_document()
