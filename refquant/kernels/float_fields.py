@@ -228,10 +228,10 @@ def pack(codes: Array, *, low: int, high: int, step: int = 1, x_max: int) -> Pac
     >>> hex(packed.words[0])            # digits 2 and 0, 1 and 1, 0 and 2, the lowest first
     '0x80502'
     """
-    codes = require_codes("codes", codes, low, high)
+    require_int("step", step, 1)
+    codes = require_codes("codes", codes, low, high, step=step)
     if codes.ndim != 2:
         raise ValueError(f"`codes` must be a matrix; got shape {codes.shape}")
-    require_int("step", step, 1)
     u_max = (high - low) // step
     layout = choose(u_max, x_max)
     out, n = codes.shape
@@ -240,12 +240,8 @@ def pack(codes: Array, *, low: int, high: int, step: int = 1, x_max: int) -> Pac
     kind = np.uint32 if layout.dtype is np.float32 else np.uint64
     packed = Packed(np.empty(0, kind), (out, n), low, step, u_max, x_max, layout)
     rows, columns = packed.grid
-    shifted = codes.astype(np.int64) - low
-    if (shifted % step).any():
-        bad = codes[shifted % step != 0].flat[0]
-        raise ValueError(f"`codes` must be {low} plus a multiple of {step}; got {bad}")
     digits = np.zeros((layout.fields * columns, packed.digits * rows), kind)
-    digits[:out, :n] = shifted // step
+    digits[:out, :n] = (codes.astype(np.int64) - low) // step
     words = np.zeros((rows, columns), kind)
     for f, p in np.ndindex(layout.fields, packed.digits):
         part = digits[f * columns : (f + 1) * columns, p * rows : (p + 1) * rows]

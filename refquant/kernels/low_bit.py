@@ -205,9 +205,4 @@ def _planes(name: str, codes: Array, levels: Levels) -> Planes:
 
 
 def _require_levels(name: str, codes: Array, levels: Levels) -> Array:
-    codes = require_codes(name, codes, levels.low, levels.high)
-    if levels.step > 1 and ((codes - levels.low) % levels.step).any():
-        bad = codes[(codes - levels.low) % levels.step != 0].flat[0]
-        raise ValueError(f"`{name}` must be {levels.low} plus a multiple of {levels.step}; "
-                         f"got {bad}")
-    return codes
+    return require_codes(name, codes, levels.low, levels.high, step=levels.step)
