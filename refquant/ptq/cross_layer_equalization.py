@@ -168,7 +168,10 @@ def triple_scales(first: Array, middle: Array, last: Array) -> tuple[Array, Arra
 
     Returns
     -------
-    before, after : ndarray of float64, shape (channels,)
+    before : ndarray of float64, shape (channels,)
+        The first scale, s12.
+    after : ndarray of float64, shape (channels,)
+        The second, s23.
 
     Raises
     ------

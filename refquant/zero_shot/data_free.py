@@ -40,7 +40,8 @@ def activation_range(
 
     Returns
     -------
-    low, high : float
+    low : float
+    high : float
 
     Raises
     ------
