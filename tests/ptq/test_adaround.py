@@ -1,4 +1,4 @@
-"""AdaRound: within one step, gradients that are derivatives, the optimum on tiny problems, trained networks."""
+"""AdaRound: within one step, gradients that are derivatives, near the optimum; networks."""
 
 import itertools
 from functools import partial
