@@ -1,5 +1,6 @@
 """Run every code cell of every chapter in-process: no Jupyter, no Sphinx, no matplotlib needed."""
 
+import ast
 import re
 import traceback
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_every_cell_is_found_and_narrow(chapter: Path):
     wide = [f"{chapter.name}:{first + i}" for first, _, source in found
             for i, row in enumerate(source.split("\n")) if len(row) > WIDTH]
     assert not wide, f"lines of more than {WIDTH} characters in cells: {wide}"
+
+
+@pytest.mark.parametrize("chapter", FILES, ids=lambda p: p.stem)
+def test_a_figure_cell_shows_its_figure_alone(chapter: Path):
+    """A value at the end of the cell would be a second figure of the same name in the book."""
+    for first, tags, source in cells(chapter.read_text("utf-8")):
+        last = ast.parse(source).body[-1] if "figure" in tags else None
+        ends = source.rstrip().endswith(";") or "grid(" in source.rstrip().split("\n")[-1]
+        assert ends or not isinstance(last, ast.Expr), (
+            f"{chapter.name}:{first}: end the last line of this cell with a semicolon")
 
 
 @pytest.mark.parametrize("chapter", FILES, ids=lambda p: p.stem)
