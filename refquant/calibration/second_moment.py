@@ -33,7 +33,7 @@ class SecondMoment(NamedTuple):
     ----------
     total : ndarray of float64, shape (in, in)
         :math:`\sum_i x_i x_i^T`.
-    count : int
+    size : int
         Rows seen.
 
     References
@@ -49,7 +49,7 @@ class SecondMoment(NamedTuple):
     """
 
     total: Array
-    count: int
+    size: int
 
     @classmethod
     def of(cls, x: Array) -> Self:
@@ -95,12 +95,12 @@ class SecondMoment(NamedTuple):
             If the shapes differ.
         """
         require_same_shape("other", other.total, self.total.shape)
-        return type(self)(self.total + other.total, self.count + other.count)
+        return type(self)(self.total + other.total, self.size + other.size)
 
     @property
     def hessian(self) -> Array:
         """Mean of the outer products, shape (in, in)."""
-        return self.total / self.count
+        return self.total / self.size
 
 
 def output_error(difference: Array, hessian: Array) -> float:

@@ -16,7 +16,7 @@ def test_merging_equals_having_seen_all_at_once(seed, n, m, width):
     a, b = rng.integers(-9, 9, (n, width)) / 2, rng.integers(-9, 9, (m, width)) / 2
     merged = SecondMoment.of(a).merge(SecondMoment.of(b))
     whole = SecondMoment.of(np.concatenate([a, b]))
-    assert merged.count == whole.count == n + m
+    assert merged.size == whole.size == n + m
     assert np.array_equal(merged.total, whole.total)        # quarters: exact in float64
     assert np.array_equal(merged.hessian, merged.hessian.T)
 
@@ -32,7 +32,7 @@ def test_the_proxy_is_the_mean_squared_error_of_the_output(seed, n, width, out):
 def test_tokens_and_pixels_are_rows():
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
     moment = SecondMoment.of(x)
-    assert moment.count == 24
+    assert moment.size == 24
     assert moment.total.dtype == np.float64
     assert np.allclose(moment.total, x.reshape(24, 5).astype(np.float64).T @ x.reshape(24, 5))
 

@@ -1,0 +1,129 @@
+"""QuIP: LDLQ is GPTQ, the rotation is undone exactly, and entries stop sticking out."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refquant.calibration.minmax import absmax
+from refquant.calibration.second_moment import SecondMoment, output_error
+from refquant.ptq._curvature import damped, unit_upper
+from refquant.ptq.gptq import gptq
+from refquant.ptq.quip import Incoherent, fixed_range, ldlq, quip
+from refquant.ptq.rotation import hadamard, incoherence, kronecker, orthogonal, random_signs
+from refquant.quantizers.codebook import nearest
+from refquant.quantizers.uniform import Uniform, symmetric
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def problem(seed, out=8, n=12, samples=100):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, n)) @ (rng.normal(size=(n, n)) / 2 + np.eye(n))
+    return rng.normal(size=(out, n)), SecondMoment.of(x).hessian
+
+
+def signed_hadamard(n, *, rng):
+    return random_signs(hadamard(n), rng=rng)
+
+
+@given(SEEDS, st.sampled_from([2, 3, 4]))
+@settings(max_examples=40)
+def test_ldlq_is_gptq_code_by_code(seed, bits):
+    w, h = problem(seed)
+    q = symmetric(absmax(w, axis=1), bits=bits)
+    ours = q.encode(ldlq(w, h, q))
+    assert np.array_equal(ours, gptq(w, h, lambda w: q).codes)
+
+
+def test_on_an_endless_grid_the_error_is_a_twelfth_of_tr_d_and_not_of_tr_h():
+    w, h = problem(3, out=4000, n=12)
+    endless = Uniform(np.array([[0.01]]), np.array([[0]]), -(2**30), 2**30)
+    _, d = unit_upper(damped(w, h, 0.0)[1])
+    fed = output_error(w - ldlq(w, h, endless, damping=0.0), h)
+    alone = output_error(w - endless.decode(endless.encode(w)), h)
+    # Per row s^2 / 12 tr D; the spread over 4000 rows is below one percent.
+    assert np.isclose(fed, 1e-4 / 12 * d.sum(), rtol=0.05)
+    assert np.isclose(alone, 1e-4 / 12 * np.trace(h), rtol=0.05)
+    assert d.sum() < np.trace(h)
+
+
+@given(SEEDS, st.sampled_from([kronecker, orthogonal, signed_hadamard]))
+@settings(max_examples=30)
+def test_the_transform_is_undone_exactly_and_keeps_the_proxy(seed, rotation):
+    w, h = problem(seed)
+    r = quip(w, h, partial(fixed_range, bits=3), rng=np.random.default_rng(seed),
+             rotation=rotation)
+    assert isinstance(r, Incoherent)
+    back = r.left.T @ (r.left @ (w * r.column_scale) @ r.right.T) @ r.right / r.column_scale
+    assert np.allclose(back, w)
+    there = r.left @ (w * r.column_scale) @ r.right.T
+    h_there = r.right @ (h / np.outer(r.column_scale, r.column_scale)) @ r.right.T
+    assert np.isclose(output_error(there - r.rotated, h_there), output_error(w - r.weight, h))
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_with_fine_levels_nothing_is_lost(seed):
+    w, h = problem(seed)
+    fine = quip(w, h, lambda w: nearest(np.linspace(-9, 9, 2**16) * w.std()),
+                rng=np.random.default_rng(seed))
+    assert np.allclose(fine.weight, w, atol=0.01)
+
+
+def test_outliers_are_spread():
+    w, h = problem(0, out=48, n=64, samples=300)
+    w[3, 5] = 60.0
+    r = quip(w, h, partial(fixed_range, bits=4), rng=np.random.default_rng(0))
+    there = r.left @ (w * r.column_scale) @ r.right.T
+    assert incoherence(w) > 20
+    assert incoherence(there) < 8
+
+
+def test_a_wild_weight_is_rounded_better_after_the_rotation():
+    """A mean over problems: a single one may go the other way."""
+    ratios = []
+    for seed in range(12):
+        w, h = problem(seed, out=16, n=32, samples=400)
+        w[:, 7] *= 12
+        plain = gptq(w, h, lambda w: fixed_range(w, bits=3)).weight
+        turned = quip(w, h, partial(fixed_range, bits=3), rng=np.random.default_rng(seed)).weight
+        ratios.append(output_error(w - turned, h) / output_error(w - plain, h))
+    assert np.mean(ratios) < 0.7
+
+
+def test_the_levels_are_even_symmetric_and_without_zero():
+    levels = fixed_range(np.array([[3.0, -4.0]]), bits=3).levels
+    assert np.allclose(np.diff(levels), np.diff(levels)[0])
+    assert np.allclose(levels, -levels[::-1])
+    assert np.isclose(levels[-1], 2.4 * 12.5**0.5)
+    assert 0 not in levels
+    assert fixed_range(np.zeros((2, 2)), bits=1).levels.tolist() == [-2.4, 2.4]
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (7, 1), (2, 13)])
+def test_prime_and_single_sizes_get_a_dense_rotation(shape):
+    w, h = problem(1, *shape)
+    r = quip(w, h, partial(fixed_range, bits=4), rng=np.random.default_rng(0))
+    assert r.weight.shape == shape
+    assert np.isfinite(r.weight).all()
+
+
+def test_zeros_dead_inputs_and_the_dtype():
+    w, h = problem(2)
+    h[:, 4] = h[4] = 0
+    r = quip(w.astype(np.float32), h, partial(fixed_range, bits=4), rng=np.random.default_rng(0))
+    assert r.weight.dtype == np.float32
+    assert np.isfinite(r.weight).all()
+    zero = quip(np.zeros((4, 6)), np.eye(6), partial(fixed_range, bits=4),
+                rng=np.random.default_rng(0))
+    assert np.isfinite(zero.weight).all()
+
+
+def test_the_same_generator_gives_the_same_weight():
+    w, h = problem(2)
+    one, other = (quip(w, h, partial(fixed_range, bits=2), rng=np.random.default_rng(5)).weight
+                  for _ in range(2))
+    assert np.array_equal(one, other)
