@@ -18,7 +18,9 @@ def damped(weight: Array, hessian: Array, damping: float) -> tuple[Array, Array]
     """Copies in float64: dead columns of the weight at zero, the Hessian positive definite.
 
     An input that was always zero has a zero on the diagonal. Whatever its weights are,
-    the output is the same, so they become zero, and the Hessian gets a one there.
+    the output is the same, so they become zero, and the Hessian gets the mean of the other
+    inputs there. (The authors of GPTQ put a one: then a factor before the Hessian changes
+    the damping, and with it codes.)
     """
     weight, hessian = as_reals("weight", weight), as_reals("hessian", hessian)
     if weight.ndim != 2:
@@ -32,7 +34,7 @@ def damped(weight: Array, hessian: Array, damping: float) -> tuple[Array, Array]
         raise ValueError(f"`damping` must not be negative; got {damping}")
     h, w = hessian.astype(np.float64), weight.astype(np.float64)
     dead = np.diag(h) == 0
-    h[dead, dead] = 1
+    h[dead, dead] = np.mean(np.diag(h)[~dead]) if not dead.all() else 1
     w[:, dead] = 0
     h[np.diag_indices(n)] += damping * np.mean(np.diag(h)) if n else 0
     return w, h

@@ -18,7 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_fraction,
+    require_int,
+    require_same_shape,
+)
 from refquant.calibration.second_moment import output_error
 from refquant.granularity import group, ungroup
 
@@ -113,7 +119,8 @@ def search_scale(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or `activation` is negative or not finite.
+        If the shapes do not fit, `activation` is negative or not finite, or `round_trip`
+        returns NaN.
 
     Notes
     -----
@@ -145,6 +152,8 @@ def search_scale(
         scale = activation_scale(activation, k / steps)
         losses[k] = sum(len(w) * output_error(w - round_trip(w * scale) / scale, hessian)
                         for w in (w.astype(np.float64) for w in weights))
+    if np.isnan(losses).any():
+        raise ValueError("`round_trip` must return numbers; got NaN for some power")
     best = int(np.argmin(losses))
     return Scaled(activation_scale(activation, best / steps), best / steps, losses)
 
@@ -175,7 +184,7 @@ def clip_groups(
         Must divide the columns.
     steps : int
         Of the grid of clips.
-    shrink : float, in (0, 1)
+    shrink : float, in (0, 1]
         How far at most.
 
     Returns
@@ -186,7 +195,8 @@ def clip_groups(
     Raises
     ------
     ValueError
-        If `group_size` does not divide the columns, or the shapes do not fit.
+        If `group_size` does not divide the columns, the shapes do not fit, or `shrink`
+        does not lie in (0, 1].
 
     References
     ----------
@@ -205,6 +215,7 @@ def clip_groups(
     array([[ 0.5, -0.5,  0.4,  0.6]])
     """
     require_int("steps", steps, 1)
+    require_fraction("shrink", shrink)
     n = weight.shape[1]
     require_same_shape("hessian", hessian, (n, n))
     blocks = group(weight.astype(np.float64), group_size)

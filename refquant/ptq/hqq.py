@@ -141,7 +141,8 @@ def hqq(
         empty = np.ones((*w.shape[:-1], 1))
         return HalfQuadratic(w.astype(np.int32), empty, 0 * empty, weight.copy(), (0.0,))
     low, high = w.min(-1, keepdims=True), w.max(-1, keepdims=True)
-    scale = np.where(high - low > 0, (high - low) / top, 1.0)
+    scale = (high - low) / top
+    scale = np.where(scale > 0, scale, 1.0)
     zero = -low / scale
 
     def rounded(z: Array) -> Array:

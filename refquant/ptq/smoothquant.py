@@ -43,12 +43,18 @@ def smoothing_scale(inputs: Array, weights: Array, *, alpha: float = 0.5) -> Arr
     Returns
     -------
     ndarray of float64, shape (in,)
-        Positive and finite.
+        Positive and finite; 1 for a channel that was always zero, or meets only zeros.
 
     Raises
     ------
     ValueError
         If a range is negative or not finite, the shapes differ, or `alpha` is out of range.
+
+    Notes
+    -----
+    The authors' code gives a channel that was always zero the floor of 1e-5. Behind a
+    ReLU such channels exist; folded into the layer before, the floor would multiply its
+    rows by 100,000, and one input that wakes the channel would drown all others.
 
     References
     ----------
@@ -70,7 +76,8 @@ def smoothing_scale(inputs: Array, weights: Array, *, alpha: float = 0.5) -> Arr
             raise ValueError(f"`{name}` must hold magnitudes, at least 0; got {ranges.min()}")
     x = np.maximum(inputs.astype(np.float64), FLOOR)
     w = np.maximum(weights.astype(np.float64), FLOOR)
-    return np.maximum(x**alpha / w ** (1 - alpha), FLOOR)
+    scale = np.maximum(x**alpha / w ** (1 - alpha), FLOOR)
+    return np.where((inputs > 0) & (weights > 0), scale, 1.0)
 
 
 def smooth(weight: Array, scale: Array) -> Array:

@@ -123,6 +123,10 @@ def test_bad_input_is_refused():
         search_scale([w], h, a * np.nan, round_trip)
     with pytest.raises(ValueError, match=r"`activation` must have shape \(16,\)"):
         search_scale([w], h, a[:-1], round_trip)
+    with pytest.raises(ValueError, match="`round_trip` must return numbers; got NaN"):
+        search_scale([w], h, a, lambda w: w * np.nan)
+    with pytest.raises(ValueError, match=r"`shrink` must lie in \(0, 1\]; got 2"):
+        clip_groups(w, h, grouped, group_size=8, shrink=2)
     with pytest.raises(ValueError, match=r"`hessian` must have shape \(16, 16\)"):
         clip_groups(w, h[:3, :3], grouped, group_size=8)
 

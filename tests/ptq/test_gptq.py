@@ -82,6 +82,7 @@ def test_a_diagonal_hessian_is_nearest_rounding(seed, group_size):
 @settings(max_examples=20)
 def test_a_factor_before_the_hessian_changes_nothing(seed, factor):
     w, h = problem(seed)
+    h[:, 4] = h[4] = 0                          # a dead input has no say in it
     one, other = gptq(w, h, absolute(3)), gptq(w, factor * h, absolute(3))
     assert np.array_equal(one.codes, other.codes)
 

@@ -1,0 +1,49 @@
+"""Rotations: time to make and to apply, and what they leave of the error of 4-bit products."""
+
+from functools import partial
+
+import numpy as np
+
+from benchmarks.common import Quality
+from benchmarks.ptq._problems import SIZE, layer
+from refquant.calibration.minmax import absmax
+from refquant.ptq import rotation
+from refquant.quantizer import fake_quantize
+from refquant.quantizers.uniform import symmetric
+
+
+def four_bits(x):
+    return fake_quantize(x, symmetric(absmax(x, axis=-1), bits=4))
+
+
+def signed_hadamard(n, *, rng):
+    return rotation.random_signs(rotation.hadamard(n), rng=rng)
+
+
+MAKERS = {"none": lambda n, *, rng: np.eye(n), "hadamard": signed_hadamard,
+          "kronecker": rotation.kronecker, "orthogonal": rotation.orthogonal}
+
+
+class Rotation(Quality):
+    params = (list(MAKERS),)
+    param_names = ("rotation",)
+
+    def setup(self, name):
+        self.weight, self.x, _ = layer()
+        self.make = partial(MAKERS[name], SIZE)
+        self.q = self.make(rng=np.random.default_rng(0))
+
+    def time_make(self, name):
+        self.make(rng=np.random.default_rng(0))
+
+    def time_apply(self, name):
+        rotation.rotate(self.x, self.q)
+
+    def track_error(self, name):
+        exact = self.x @ self.weight.T
+        noise = [np.square(four_bits(rotation.rotate(self.x, q))
+                           @ four_bits(rotation.rotate(self.weight, q)).T - exact).mean()
+                 for q in (self.q, np.eye(SIZE))]
+        return float(noise[0] / noise[1])
+
+    track_error.unit = "of the output error without rotation"
