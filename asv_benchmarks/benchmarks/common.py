@@ -99,21 +99,21 @@ def share_of_time(ours: Callable[[], object], theirs: Callable[[], object]) -> f
     return mine / other
 
 
-def cold(run: Callable[[], object], code: Callable[[], object] = lambda: None) -> None:
-    """Operands out of the caches; the code back in, if `code` is the same call of small ones.
+def cold(run: Callable[[], object], code: Callable[[], object]) -> None:
+    """Operands out of the caches, code in them: `code` is the same call of small operands.
 
-    Otherwise the interpreter is evicted too, and a call of many small steps waits for it.
+    Without it the interpreter would be evicted too, and a call of many small steps wait for it.
     """
     evict()
     code()
 
 
-def hot(run: Callable[[], object], code: Callable[[], object] = lambda: None) -> None:
-    """Operands in the caches, as far as they fit."""
+def hot(run: Callable[[], object], code: Callable[[], object]) -> None:
+    """Operands in the caches, as far as they fit, and the code too."""
     run()
 
 
-#: What happens just before a call is timed.
+#: What happens just before any call is timed, ours or a peer's: the one meaning of "operands".
 #: Matched states matter: candidates listed in a row warm each other, and evict the big peer.
 OPERANDS = {"cold": cold, "hot": hot}
 
@@ -121,12 +121,11 @@ OPERANDS = {"cold": cold, "hot": hot}
 def matched_times(
     runs: Sequence[Callable[[], object]],
     operands: str,
-    codes: Sequence[Callable[[], object]] | None = None,
+    codes: Sequence[Callable[[], object]],
 ) -> list[float]:
     """Least seconds of each call, all from the state of caches that `operands` names."""
-    before = [partial(OPERANDS[operands], run) for run in runs]
-    if codes:
-        before = [partial(state, code) for state, code in zip(before, codes, strict=True)]
+    state = OPERANDS[operands]
+    before = [partial(state, run, code) for run, code in zip(runs, codes, strict=True)]
     return least_time(runs, repeats=1 if QUICK else 25, before=before)
 
 
@@ -134,7 +133,7 @@ def matched_share(
     ours: Callable[[], object],
     theirs: Callable[[], object],
     operands: str,
-    codes: Sequence[Callable[[], object]] | None = None,
+    codes: Sequence[Callable[[], object]],
 ) -> float:
     """Time of `ours` over that of `theirs`, side by side, from matched states of the caches."""
     mine, other = matched_times([ours, theirs], operands, codes)

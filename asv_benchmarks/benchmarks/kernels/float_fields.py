@@ -5,11 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Benchmark, Quality, matched_share
+from benchmarks.common import OPERANDS, Quality
 from benchmarks.kernels import _peers
 from refquant.kernels import float_fields
-
-SIDE = 128 if QUICK else 4096
 
 #: low, high, step of the weights, and the largest magnitude of x.
 FORMATS = {
@@ -21,14 +19,14 @@ FORMATS = {
 }
 
 
-def operands(form: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def operands(form: str, rows: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     low, high, step, x_max = FORMATS[form]
     rng = np.random.default_rng(0)
-    weight = low + step * rng.integers(0, (high - low) // step + 1, (SIDE, SIDE))
+    weight = low + step * rng.integers(0, (high - low) // step + 1, (side, side))
     if step == 2:
-        x = 2 * rng.integers(0, 2, (rows, SIDE)) - 1
+        x = 2 * rng.integers(0, 2, (rows, side)) - 1
     else:
-        x = rng.integers(-x_max, x_max + (x_max == 1), (rows, SIDE))
+        x = rng.integers(-x_max, x_max + (x_max == 1), (rows, side))
     return x.astype(np.int8), weight.astype(np.int8)
 
 
@@ -46,38 +44,24 @@ PEERS = {
 }
 
 
-@lru_cache(maxsize=2)
-def call_of(impl: str, form: str, rows: int) -> Callable[[], object]:
-    x, weight = operands(form, rows)
+@lru_cache(maxsize=4)
+def call_of(impl: str, side: int, form: str, rows: int) -> Callable[[], object]:
+    x, weight = operands(form, rows, side)
     if impl in PEERS:
         return PEERS[impl](x, weight)
     words = packed(weight, form)
     return lambda: float_fields.product(x, words)
 
 
-class FloatFields(Benchmark):
+class FloatFields(_peers._Product):
     """64 rows of x by a layer of 4096 x 4096."""
 
     rows = 64
     params = (["refquant", *PEERS], list(FORMATS), list(OPERANDS))
     param_names = ("impl", "format", "operands")
-    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
 
-    def setup(self, impl, form, operands_are):
-        self.call = call_of(impl, form, self.rows)
-        OPERANDS[operands_are](self.call)
-
-    def time_product(self, impl, form, operands_are):
-        self.call()
-
-    def peakmem_product(self, impl, form, operands_are):
-        self.call()
-
-    def track_time_of_refquant_over_this(self, impl, form, operands_are):
-        """Time of refquant over that of `impl`, side by side."""
-        return matched_share(call_of("refquant", form, self.rows), self.call, operands_are)
-
-    track_time_of_refquant_over_this.unit = "ratio"
+    def setup(self, impl, form, operands):
+        self.prepare(call_of, impl, operands, form, self.rows)
 
 
 class FloatFieldsFewRows(FloatFields):

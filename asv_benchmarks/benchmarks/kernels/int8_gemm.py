@@ -5,18 +5,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Benchmark, Quality, matched_share
+from benchmarks.common import OPERANDS, Quality
 from benchmarks.kernels import _peers
 from refquant.kernels import int8_gemm
 
-SIDE = 128 if QUICK else 4096
 
-
-def operands(rows: int) -> tuple[np.ndarray, np.ndarray]:
+def operands(rows: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes over the whole range: the hardest, since the sums need the most chunks."""
     rng = np.random.default_rng(0)
-    x = rng.integers(-128, 128, (rows, SIDE), dtype=np.int8)
-    return x, rng.integers(-128, 128, (SIDE, SIDE), dtype=np.int8)
+    x = rng.integers(-128, 128, (rows, side), dtype=np.int8)
+    return x, rng.integers(-128, 128, (side, side), dtype=np.int8)
 
 
 def refquant(x, weight):
@@ -48,38 +46,23 @@ IMPL = {
 }
 
 
-@lru_cache(maxsize=3)
-def call_of(impl: str, rows: int) -> Callable[[], object]:
-    return IMPL[impl](*operands(rows))
+@lru_cache(maxsize=6)
+def call_of(impl: str, side: int, rows: int) -> Callable[[], object]:
+    return IMPL[impl](*operands(rows, side))
 
 
-class Int8Gemm(Benchmark):
+class Int8Gemm(_peers._Product):
     """A layer of 4096 x 4096; `rows` of x. Weights of refquant are int8, prepared ones float32."""
 
     params = (list(IMPL), [1, 64], list(OPERANDS))
     param_names = ("impl", "rows", "operands")
-    timeout = 120.0
-    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
 
-    def setup(self, impl, rows, operands_are):
-        self.call = call_of(impl, rows)
-        OPERANDS[operands_are](self.call)
+    def setup(self, impl, rows, operands):
+        self.prepare(call_of, impl, operands, rows)
 
-    def time_product(self, impl, rows, operands_are):
-        self.call()
-
-    def peakmem_product(self, impl, rows, operands_are):
-        self.call()
-
-    def track_time_of_refquant_over_this(self, impl, rows, operands_are):
-        """Time of refquant over that of `impl`, side by side."""
-        return matched_share(call_of("refquant", rows), self.call, operands_are)
-
-    track_time_of_refquant_over_this.unit = "ratio"
-
-    def track_time_of_prepared_over_this(self, impl, rows, operands_are):
+    def track_time_of_prepared_over_this(self, *params):
         """Time of refquant with prepared weights over that of `impl`, side by side."""
-        return matched_share(call_of("refquant prepared", rows), self.call, operands_are)
+        return self.share("refquant prepared")
 
     track_time_of_prepared_over_this.unit = "ratio"
 

@@ -5,17 +5,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Benchmark, Quality, matched_share
+from benchmarks.common import OPERANDS, Quality
 from benchmarks.kernels import _peers
 from refquant.kernels import lookup
 
-SIDE = 128 if QUICK else 4096
 
-
-def operands(rows: int) -> tuple[np.ndarray, np.ndarray]:
+def operands(rows: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    x = rng.integers(-128, 128, (rows, SIDE), dtype=np.int8)
-    return x, rng.integers(-1, 2, (SIDE, SIDE), dtype=np.int8)
+    x = rng.integers(-128, 128, (rows, side), dtype=np.int8)
+    return x, rng.integers(-1, 2, (side, side), dtype=np.int8)
 
 
 def _five_trits(x, weight):
@@ -39,33 +37,19 @@ IMPL = {
 }
 
 
-@lru_cache(maxsize=2)
-def call_of(impl: str, rows: int) -> Callable[[], object]:
-    return IMPL[impl](*operands(rows))
+@lru_cache(maxsize=4)
+def call_of(impl: str, side: int, rows: int) -> Callable[[], object]:
+    return IMPL[impl](*operands(rows, side))
 
 
-class Lookup(Benchmark):
-    """Ternary weights of 4096 x 4096 by `rows` of int8."""
+class Lookup(_peers._Product):
+    """Ternary weights of 4096 x 4096, five trits to a place, by `rows` of int8."""
 
     params = (list(IMPL), [1, 8, 64], list(OPERANDS))
     param_names = ("impl", "rows", "operands")
-    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
 
-    def setup(self, impl, rows, operands_are):
-        self.call = call_of(impl, rows)
-        OPERANDS[operands_are](self.call)
-
-    def time_product(self, impl, rows, operands_are):
-        self.call()
-
-    def peakmem_product(self, impl, rows, operands_are):
-        self.call()
-
-    def track_time_of_refquant_over_this(self, impl, rows, operands_are):
-        """Time of refquant, five trits to a place, over that of `impl`, side by side."""
-        return matched_share(call_of("refquant", rows), self.call, operands_are)
-
-    track_time_of_refquant_over_this.unit = "ratio"
+    def setup(self, impl, rows, operands):
+        self.prepare(call_of, impl, operands, rows)
 
 
 class LookupQuality(Quality):

@@ -5,27 +5,25 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.common import OPERANDS, QUICK, Benchmark, Quality, matched_share
+from benchmarks.common import OPERANDS, Quality
 from benchmarks.kernels import _peers
 from refquant.kernels import mixed_gemm
 
-SIDE = 128 if QUICK else 4096
 
-
-@lru_cache(maxsize=1)
-def weight_of(group: int) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=2)
+def weight_of(side: int, group: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    codes = rng.integers(0, 16, (SIDE, SIDE), dtype=np.uint8)
-    return codes, rng.uniform(0.5, 1, (SIDE, SIDE // group)).astype(np.float32)
+    codes = rng.integers(0, 16, (side, side), dtype=np.uint8)
+    return codes, rng.uniform(0.5, 1, (side, side // group)).astype(np.float32)
 
 
-def activations(rows: int) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((rows, SIDE)).astype(np.float32)
+def activations(rows: int, side: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((rows, side)).astype(np.float32)
 
 
 def _values(codes, scale, group):
-    grouped = codes.reshape(SIDE, -1, group).astype(np.float32) - 8
-    return (grouped * scale[..., np.newaxis]).reshape(SIDE, SIDE)
+    grouped = codes.reshape(len(codes), -1, group).astype(np.float32) - 8
+    return (grouped * scale[..., np.newaxis]).reshape(codes.shape)
 
 
 def _refquant(x, codes, scale, group):
@@ -45,11 +43,11 @@ def _refquant_int8(x, codes, scale, group):
 
 
 def _dequantize_and_multiply(x, codes, scale, group):
-    pairs = codes.reshape(SIDE, SIDE // 2, 2)
+    pairs = codes.reshape(len(codes), -1, 2)
     packed = pairs[..., 0] | pairs[..., 1] << 4
 
     def run():
-        digits = np.stack([packed & 15, packed >> 4], axis=-1)
+        digits = np.stack([packed & 15, packed >> 4], axis=-1).reshape(codes.shape)
         return x @ _values(digits, scale, group).T
 
     return run
@@ -72,36 +70,23 @@ IMPL = {
 }
 
 
-@lru_cache(maxsize=2)
-def call_of(impl: str, rows: int, group: int) -> Callable[[], object]:
+@lru_cache(maxsize=4)
+def call_of(impl: str, side: int, rows: int, group: int) -> Callable[[], object]:
+    x, weight = activations(rows, side), weight_of(side, group)
     if impl == "gguf":
-        return _peers.gguf_4_bits(activations(rows), _values(*weight_of(group), group))
-    return IMPL[impl](activations(rows), *weight_of(group), group)
+        return _peers.gguf_4_bits(x, _values(*weight, group))
+    return IMPL[impl](x, *weight, group)
 
 
-class MixedGemm(Benchmark):
+class MixedGemm(_peers._Product):
     """A layer of 4096 x 4096 with groups of 128; `rows` of x."""
 
     group = 128
     params = (list(IMPL), [1, 8, 64], list(OPERANDS))
     param_names = ("impl", "rows", "operands")
-    number, warmup_time = 1, 0.0        # asv calls setup, and so evicts, before each sample
 
-    def setup(self, impl, rows, operands_are):
-        self.call = call_of(impl, rows, self.group)
-        OPERANDS[operands_are](self.call)
-
-    def time_product(self, impl, rows, operands_are):
-        self.call()
-
-    def peakmem_product(self, impl, rows, operands_are):
-        self.call()
-
-    def track_time_of_refquant_over_this(self, impl, rows, operands_are):
-        """Time of refquant over that of `impl`, side by side."""
-        return matched_share(call_of("refquant", rows, self.group), self.call, operands_are)
-
-    track_time_of_refquant_over_this.unit = "ratio"
+    def setup(self, impl, rows, operands):
+        self.prepare(call_of, impl, operands, rows, self.group)
 
 
 class MixedGemmSmallGroups(MixedGemm):
