@@ -378,14 +378,14 @@ def _parts(x: Array, packed: Packed, step: int) -> tuple[list[Array], Array]:
     starts = np.arange(0, rows, step)
     below = np.add.reduceat(np.minimum(spread, 0).sum(axis=0), starts, axis=0)
     lifts = -packed.u_max * below                           # u_max N
-    undo = packed.low * flat.sum(axis=0, dtype=np.float64)
-    undo -= packed.step * lifts.sum(axis=0, dtype=np.float64)
+    undo = packed.low * x.sum(axis=1, dtype=np.int64)
+    undo -= packed.step * lifts.sum(axis=0, dtype=np.float64).astype(np.int64)
     spread *= dtype(2.0) ** -(packed.bits * np.arange(packed.digits))[:, np.newaxis, np.newaxis]
     parts = [
         np.concatenate([spread[:, s : s + step].reshape(-1, m), lift[np.newaxis]])
         for s, lift in zip(starts, lifts, strict=True)
     ]
-    return parts, undo.astype(np.int64).astype(np.int32)
+    return parts, undo.astype(np.int32)
 
 
 def _field_sums(
@@ -417,10 +417,13 @@ def _field_sums(
         whole &= integer(ends)
         outer += whole
     # A field of `outer` has the next one's bits to grow into; `every` has them overlap.
-    inner = (every - outer) >> integer(width)
+    every -= outer
+    every >>= integer(width)
     if fields == 2:
-        return outer, inner
-    return outer & integer(2 ** (2 * width) - 1), inner, outer >> integer(2 * width)
+        return outer, every
+    np.bitwise_and(outer, integer(2 ** (2 * width) - 1), out=whole)
+    outer >>= integer(2 * width)
+    return whole, every, outer
 
 
 def _apart(x: Array, dtype: type) -> Array:
