@@ -79,6 +79,21 @@ def test_codes_outside_the_range_are_refused(codes, low):
         assert require_codes("codes", codes, low, low + 40) is codes
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
+@pytest.mark.parametrize(("low", "step"), [(-1, 2), (0, 2), (-128, 3), (-100, 8), (7, 4), (3, 1)])
+def test_codes_between_two_steps_are_refused(low, step, dtype):
+    """Also where their distance to `low` does not fit their own type."""
+    ends = np.iinfo(dtype)
+    good = np.arange(low, min(ends.max, 130) + 1, step)
+    good = good[good >= ends.min].astype(dtype)
+    high = int(good[-1])
+    assert require_codes("codes", good, low, high, step=step) is good
+    for bad in good[:-1] + np.array(step // 2, dtype) if step > 1 else []:
+        message = f"`codes` must be {low} plus a multiple of {step}; got {bad}$"
+        with pytest.raises(ValueError, match=message):
+            require_codes("codes", np.array([good[0], bad]), low, high, step=step)
+
+
 @given(parameter=hnp.array_shapes(min_dims=0, max_side=3), data=hnp.array_shapes(max_side=3))
 def test_broadcastable_means_that_the_result_has_the_shape_of_the_data(parameter, data):
     try:

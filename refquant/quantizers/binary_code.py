@@ -148,7 +148,8 @@ class Coded(NamedTuple):
     ----------
     quantizer : BinaryCode
     codes : ndarray of int32, shape of the data
-        Greedy codes need not be the nearest levels; the others are.
+        Those of `alternating`, at rest, and of `exhaustive` are the nearest levels; of
+        `greedy` and `refined`, where each plane is chosen once, they need not be.
 
     References
     ----------
@@ -266,7 +267,8 @@ def alternating(x: Array, *, planes: int, axis: Axis = None, max_sweeps: int = 1
     Returns
     -------
     Coded
-        Codes are nearest levels.
+        Codes are nearest levels, unless `max_sweeps` ended it: the last step solves
+        for the scales.
 
     Raises
     ------

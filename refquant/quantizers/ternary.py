@@ -167,11 +167,11 @@ def twn(x: Array, *, axis: Axis = None, ratio: float = 0.7) -> Ternary:
         raise ValueError(f"`ratio` must not be negative; got {ratio}")
     magnitude = np.abs(x)
     mean = np.asarray(np.mean(magnitude, axis=axis, keepdims=True, dtype=np.float64))
-    threshold = ratio * mean
+    threshold = (ratio * mean).astype(x.dtype)          # as `encode` will see it
     survives = magnitude > threshold
     count = np.sum(survives, axis=axis, keepdims=True)
     total = np.sum(magnitude, axis=axis, keepdims=True, where=survives, dtype=np.float64)
-    return _ternary(np.asarray(threshold), total / np.maximum(count, 1), x.dtype)
+    return _ternary(threshold, total / np.maximum(count, 1), x.dtype)
 
 
 def optimal(x: Array, *, axis: Axis = None) -> Ternary:
