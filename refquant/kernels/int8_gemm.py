@@ -260,6 +260,7 @@ def gemm_prepared(x: Array, prepared: Prepared, *, threads: int = 1) -> Array:
     Returns
     -------
     ndarray of ``prepared.dtype``, shape (m, out)
+        Beside it no more memory than `gemm` needs.
 
     Raises
     ------

@@ -121,7 +121,7 @@ def prepare(codes: Array, of: Levels, *, x: Levels, rows: int) -> Prepared:
     of : Levels
         `SIGNS`, `TRITS`, or what `integers` returns.
     x : Levels
-        Of the activations, likewise.
+        Of the activations, likewise one of these.
     rows : int
         How many rows `product` will mostly see; any number is right.
 
@@ -132,7 +132,7 @@ def prepare(codes: Array, of: Levels, *, x: Levels, rows: int) -> Prepared:
     Raises
     ------
     ValueError
-        If a code is not of the levels `of`.
+        If a code is not of the levels `of`, or there are no kernels for such levels.
 
     References
     ----------
@@ -147,6 +147,8 @@ def prepare(codes: Array, of: Levels, *, x: Levels, rows: int) -> Prepared:
     'Packed'
     """
     require_int("rows", rows, 0)
+    _require_known("of", of)
+    _require_known("x", x)
     passes = rows * x.planes * (1 if of in MOST_PASSES else of.planes)
     if passes <= MOST_PASSES.get(of, MOST_PASSES_OF_INTEGERS):
         return Prepared(_planes("codes", codes, of), of, x)
@@ -168,6 +170,8 @@ def product(x: Array, prepared: Prepared) -> Array:
     Returns
     -------
     ndarray of int32, shape (n, out)
+        Beside it, what the kernel needs: a packed copy of `x` and 2.4 MB for planes; for
+        fields three copies of up to 256 rows of `x` as floats, and at most 8 MB.
 
     Raises
     ------
@@ -193,6 +197,12 @@ def product(x: Array, prepared: Prepared) -> Array:
         return ternary.product(planes, weight)
     signs = prepared.of == prepared.x == SIGNS
     return binary.product(planes, weight) if signs else bit_serial.product(planes, weight)
+
+
+def _require_known(name: str, levels: Levels) -> None:
+    known = [SIGNS, TRITS, *(integers(b, signed=s) for b in range(2, 9) for s in (True, False))]
+    if levels not in known:
+        raise ValueError(f"`{name}` must be SIGNS, TRITS or what `integers` returns; got {levels}")
 
 
 def _planes(name: str, codes: Array, levels: Levels) -> Planes:

@@ -186,8 +186,8 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     -------
     ndarray of float32, shape (m, out)
         Within :math:`(G + groups + 4)\, 2^{-24} \sum_k s_k (u_k + z_k) |x_k|` of the exact
-        product, G being the group size, unless a float underflows. Beside it and a
-        copy of `x` at most 2 megabytes are in use for groups of 128.
+        product, G being the group size, unless a float underflows. Beside it and two
+        copies of up to 256 rows of `x` at most 2 megabytes are in use for groups of 128.
 
     Raises
     ------

@@ -55,6 +55,8 @@ def test_the_border_is_where_the_table_says(of, x, most, kind):
     ("call", "message"),
     [
         (lambda w, rows: low_bit.prepare(w, SIGNS, x=SIGNS, rows=rows), "must be -1 plus a mul"),
+        (lambda w, rows: low_bit.prepare(w, Levels(0, 6, 2), x=SIGNS, rows=rows), "`of` must be S"),
+        (lambda w, rows: low_bit.prepare(w, TRITS, x=Levels(3, 5), rows=rows), "`x` must be S"),
         (lambda w, rows: low_bit.prepare(2 * w, TRITS, x=SIGNS, rows=rows), r"\[-1, 1\]; got 2"),
         (
             lambda w, rows: low_bit.product(w, low_bit.prepare(w, TRITS, x=SIGNS, rows=rows)),
