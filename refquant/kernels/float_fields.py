@@ -32,6 +32,7 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_codes, require_int
+from refquant.kernels._apart import apart
 from refquant.kernels._threads import for_each
 
 __all__ = ["LAYOUTS", "Layout", "Packed", "choose", "pack", "product", "unpack"]
@@ -373,7 +374,7 @@ def _parts(x: Array, packed: Packed, step: int) -> tuple[list[Array], Array]:
     """
     dtype, (rows, _), m = packed.layout.dtype, packed.grid, len(x)
     flat: Array = np.zeros((packed.digits * rows, m), dtype)
-    flat[: x.shape[1]] = _apart(x, dtype).T
+    flat[: x.shape[1]] = apart(x, dtype).T
     spread = flat.reshape(packed.digits, rows, m)           # the order of digits and words
     starts = np.arange(0, rows, step)
     below = np.add.reduceat(np.minimum(spread, 0).sum(axis=0), starts, axis=0)
@@ -424,13 +425,3 @@ def _field_sums(
     np.bitwise_and(outer, integer(2 ** (2 * width) - 1), out=whole)
     outer >>= integer(2 * width)
     return whole, every, outer
-
-
-def _apart(x: Array, dtype: type) -> Array:
-    """`x` in rows that are not a power of two apart, so that its transpose is read fast.
-
-    Elements 4096 bytes apart compete for the same few lines of the cache.
-    """
-    wide: Array = np.empty((len(x), x.shape[1] + 16), dtype)
-    wide[:, : x.shape[1]] = x
-    return wide[:, : x.shape[1]]

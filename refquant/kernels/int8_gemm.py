@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from refquant._types import Array
 from refquant._validate import require_int
+from refquant.kernels._apart import apart
 from refquant.kernels._threads import for_each
 
 __all__ = ["Plan", "Prepared", "gemm", "gemm_definition", "gemm_prepared", "plan", "prepare"]
@@ -377,7 +378,7 @@ def _write_rows(x: Array, weight: Array, work: type, most: int, out: Array) -> N
     for start in range(0, k, columns):
         block = x[:, start : start + columns]
         left = wide_left[: block.shape[1]] if weight_first else wide_left[:, : block.shape[1]]
-        np.copyto(left, _apart(block).T if weight_first else block, casting="unsafe")
+        np.copyto(left, apart(block, x.dtype).T if weight_first else block, casting="unsafe")
         for j in range(0, n, rows):
             tile = weight[j : j + rows, start : start + columns]
             if cast:
@@ -398,13 +399,6 @@ def _write_rows(x: Array, weight: Array, work: type, most: int, out: Array) -> N
                     sums += added
             place = out[:, j : j + rows]
             np.add(place if start else 0, sums.T if weight_first else sums, out=place)
-
-
-def _apart(x: Array) -> Array:
-    """`x` in rows that are not a power of two apart, so that its transpose is read fast."""
-    wide: Array = np.empty((len(x), x.shape[1] + 64 // x.itemsize), x.dtype)
-    wide[:, : x.shape[1]] = x
-    return wide[:, : x.shape[1]]
 
 
 #: Largest magnitude of each kind of integers that is taken, by its NumPy character.
