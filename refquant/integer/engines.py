@@ -18,6 +18,8 @@ requantize          DA                DA               DU; last n % 16   8 bits,
 mean over space     DA, M divided     the same         DU; last c % 16   F32
                                                        channels DA
 softmax             fixed point       fixed point      float table       float table
+logistic, tanh      fixed point       float table      float table       float table,
+                                                                         ties to even
 ==================  ================  ===============  ================  ==================
 
 ``LITERT_X86`` is LiteRT without its default delegate, on x86 with AVX or better;
@@ -52,6 +54,8 @@ from refquant.integer.requantize import (
     single_up,
 )
 from refquant.integer.sigmoids import (
+    even_table_logistic,
+    even_table_tanh,
     fixed_logistic_codes,
     fixed_tanh_codes,
     float_table_logistic,
@@ -393,6 +397,8 @@ XNNPACK = LITERT_X86._replace(
     requantize=_by_width(_requantize_shifted, LITERT_X86.requantize),
     leaky_relu=_by_width(elementwise.leaky_relu_shifted, LITERT_X86.leaky_relu),
     mean=_by_width(_mean_in_float32, LITERT_X86.mean),
+    logistic=_by_width(even_table_logistic, LITERT_X86.logistic),
+    tanh=_by_width(even_table_tanh, LITERT_X86.tanh),
     quantize=_by_width(XNNPACK_DIALECT.encode, LITERT_X86.quantize),
     dequantize=_dequantize,
 )

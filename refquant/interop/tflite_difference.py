@@ -303,8 +303,10 @@ _OTHERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
                       "xnnpack": "F32"}),
     "SOFTMAX": ("softmax", {"": "float table", "tflm": "fixed point",
                             "litert_ref": "fixed point"}),
-    "LOGISTIC": ("logistic", {"": "float table", "tflm": "fixed point"}),
-    "TANH": ("tanh", {"": "float table", "tflm": "fixed point"}),
+    "LOGISTIC": ("logistic", {"": "float table", "tflm": "fixed point",
+                              "xnnpack": "float table, ties to even"}),
+    "TANH": ("tanh", {"": "float table", "tflm": "fixed point",
+                      "xnnpack": "float table, ties to even"}),
 }
 
 

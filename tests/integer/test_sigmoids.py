@@ -4,6 +4,7 @@ The checksums are of the answers that tflite-micro (wheel of October 2026) and a
 2.3.0 (x86) gave for every code in ascending order, as little-endian integers.
 """
 
+import math
 import zlib
 from fractions import Fraction
 
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from refquant.integer.arithmetic import quantize_multiplier
 from refquant.integer.sigmoids import (
+    even_table_logistic,
+    even_table_tanh,
     fixed_logistic_codes,
     fixed_tanh_codes,
     float_table_logistic,
@@ -34,6 +37,7 @@ EIGHT = {LOGISTIC: (1 / 256, -128), TANH: (1 / 128, 0)}
 SIXTEEN = (2.0**-15, 0)
 FIXED = {LOGISTIC: fixed_logistic_codes, TANH: fixed_tanh_codes}
 FLOAT = {LOGISTIC: float_table_logistic, TANH: float_table_tanh}
+EVEN = {LOGISTIC: even_table_logistic, TANH: even_table_tanh}
 INTERPOLATED = {LOGISTIC: interpolated_logistic, TANH: interpolated_tanh}
 SHORT = {LOGISTIC: short_logistic, TANH: short_tanh}
 REAL = {LOGISTIC: lambda x: 1 / (1 + np.exp(-x)), TANH: np.tanh}
@@ -46,7 +50,7 @@ def record(scale: float, zero_point: int, bits: int) -> Uniform:
 
 def answers(table, kind, scale, zero_point=0):
     """The answer to every code."""
-    if table in (FIXED, FLOAT):
+    if table in (FIXED, FLOAT, EVEN):
         return table[kind](INT8, record(scale, zero_point, 8), record(*EIGHT[kind], 8))
     return table[kind](INT16, record(scale, 0, 16), record(*SIXTEEN, 16))
 
@@ -101,6 +105,36 @@ def test_every_16_bit_code_is_answered_as_by_the_runtimes(table, kind, scale, ex
     assert checksum(answers(table, kind, scale), "<i2") == expected
 
 
+def beside_ties():
+    """Scales, zero points and codes whose logistic is, to a unit of float32, between two codes."""
+    for m in range(1, 255):
+        p = (m + 0.5) / 256
+        x = math.log(p / (1 - p))
+        for k, units in ((1, 0), (37, -1), (90, 0), (127, 1)):
+            steps = int(math.copysign(k, x))
+            scale = np.float32(x / steps) * np.float32(1 + units * 2.0**-23)
+            yield float(scale), -steps // 2, steps + -steps // 2
+
+
+@pytest.mark.parametrize(("table", "expected"), [(EVEN, 1174503567), (FLOAT, 1475073761)])
+def test_logistic_beside_ties_is_answered_as_by_the_runtimes(table, expected):
+    """Where a tie goes, in what precision, and when the zero point is added, show here alone."""
+    got = [int(answers(table, LOGISTIC, s, z)[c + 128]) for s, z, c in beside_ties()]
+    assert checksum(got, "i1") == expected
+
+
+@given(st.floats(-9, 0), st.integers(-128, 127))
+def test_even_tables_round_the_nearest_float32_to_even(log_scale, zero_point):
+    scale = float(np.float32(2.0**log_scale))
+    logistic, tanh = (answers(EVEN, kind, scale, zero_point) for kind in (LOGISTIC, TANH))
+    for code in range(-128, 128, 5):
+        x = float(np.float32(scale) * np.float32(code - zero_point))
+        value = float(np.float32(1 / (1 + math.exp(-x)) if x > -700 else 0.0))
+        near = float(np.float32(Fraction(value) * 256 - 128))
+        assert logistic[code + 128] == min(round(near), 127)
+        assert tanh[code + 128] == min(round(float(np.float32(math.tanh(x))) * 128), 127)
+
+
 @given(st.floats(-9, 5), st.integers(-128, 127), st.sampled_from([LOGISTIC, TANH]))
 def test_fixed_codes_are_the_formula_in_python_integers(log_scale, zero_point, kind):
     scale = float(np.float32(2.0**log_scale))
@@ -127,7 +161,7 @@ def test_fixed_codes_are_the_formula_in_python_integers(log_scale, zero_point, k
 def test_8_bit_codes_are_within_one_of_the_real_function(log_scale, zero_point, kind):
     scale = float(np.float32(2.0**log_scale))
     real = REAL[kind](scale * (INT8 - zero_point)) / EIGHT[kind][0] + EIGHT[kind][1]
-    for table in (FIXED, FLOAT):
+    for table in (FIXED, FLOAT, EVEN):
         off = answers(table, kind, scale, zero_point) - np.minimum(real, 127)
         assert np.abs(off).max() <= 0.51
 

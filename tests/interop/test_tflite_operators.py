@@ -21,9 +21,6 @@ KINDS = [(kind, dtype) for kind, (_, dtypes) in OPERATORS.items() for dtype in d
          if kind in BUILDERS]
 #: LiteRT takes a state of 8 bits for one of 16 and reads beyond it: any answer, or a crash.
 UNDEFINED = {("SVDF", "int8")}
-#: Elements that may differ, by one, in 115,200: XNNPACK fills its table of the logistic function
-#: with an approximation of its own, which once lies on the other side of a half.
-APPROXIMATED = {("xnnpack", ("LOGISTIC", "int8")): 2}
 STATEFUL = {"SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 
 
@@ -71,7 +68,7 @@ def counts(request):
 def require_equal(engine: str, key: tuple[str, str], count: collections.Counter) -> None:
     assert not any(k.startswith("refused here") for k in count), f"{engine} {key}: {count}"
     assert count["elements"] > 0, f"{engine} refused all files of {key}"
-    assert count["apart"] <= APPROXIMATED.get((engine, key), 0), f"{engine} {key}: {count}"
+    assert count["apart"] == 0, f"{engine} {key}: {count}"
 
 
 @pytest.mark.peer
