@@ -60,6 +60,8 @@ class Worker:
         self._last: Crash | Timeout = Timeout("")
         try:
             self.name, self.version = self._ask(("hello",), START)
+        except (Crash, Timeout) as err:
+            raise type(err)(f"`impl` must start; {spec}: {err}") from None
         except BaseException:
             self.close()
             raise
@@ -133,6 +135,9 @@ class Worker:
             code = process.wait()
             self.close()
             raise Crash(_death(code))
+        if kind == "lost":
+            self.close()
+            raise Broken(answer)
         if kind == "raise":
             raise answer
         if question == ("hello",):
@@ -144,8 +149,10 @@ def _read_into(answers: "queue.Queue[Any]", stream: IO[bytes]) -> None:
     try:
         while True:
             answers.put(pickle.load(stream))
-    except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+    except (EOFError, OSError):
         answers.put(("end", None))
+    except Exception as err:                    # an object that cannot be made here
+        answers.put(("lost", f"the answer must be arrays; {one_line(err)}"))
 
 
 def _death(code: int) -> str:
@@ -157,8 +164,16 @@ def _death(code: int) -> str:
 
 def one_line(error: BaseException) -> str:
     """An exception in a line."""
-    text = " ".join(str(error).split())[:300]
+    try:
+        text = printable(str(error))[:300]
+    except Exception:                           # one that cannot say what it is
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """In a line, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def called(adapter: Any, op: str, types: Types, params: Params, inputs: Named) -> Any:
@@ -225,7 +240,7 @@ def _serve(spec: str) -> None:
         try:
             if kind == "hello":
                 adapter = load_adapter(spec)
-                reply("ok", (str(adapter.name), str(adapter.version)))
+                reply("ok", (printable(str(adapter.name)), printable(str(adapter.version))))
             elif kind == "supports":
                 reply("ok", adapter.supports(*rest))
             elif kind == "run":

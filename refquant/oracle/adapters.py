@@ -175,6 +175,7 @@ class Refquant:
             raise ValueError(f"`dialect` must be one of {', '.join(known)}; got {dialect!r}")
         self.name = "refquant" if dialect == "exact" else f"refquant.{dialect}"
         self.dialect = dialect
+
     def supports(self, op: str, types: Types, params: Params) -> bool | str:
         """Whether `run` has this operation: see `Adapter.supports`.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from refquant.oracle._show import digits
-from refquant.oracle._worker import Worker
+from refquant.oracle._worker import Broken, Crash, Timeout, Worker
 from refquant.oracle.adapters import Adapter, Missing
 from refquant.oracle.run import FAILURES, Outcome, Result, placed, run
 from refquant.oracle.vectors import Case, VectorFile, load, names
@@ -357,7 +357,7 @@ def matrix(
         try:
             home = dialect or _home_dialect(impl, timeout)
             found.append(check(impl, home, ops=ops, sweep=sweep, timeout=timeout))
-        except Missing as err:
+        except (Missing, Broken, Crash, Timeout) as err:    # the others have their rows all the same
             found.append(f"{impl}: {err}")
     return found
 
@@ -434,7 +434,7 @@ def as_markdown(reports: Sequence[Report | str]) -> str:
     """
     lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|---|--:|--:|--:|---|---|"]
     for report in reports:
-        cells = _cells(report)
+        cells = [cell.replace("|", "\\|") for cell in _cells(report)]
         lines.append("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|")
     return "\n".join([*lines, "", _machine()])
 

@@ -49,7 +49,7 @@ def find(identity: str) -> Case:
     found = {c.id: c for c in cases() if c.id.startswith(wanted)} if len(wanted) >= 4 else {}
     if len(found) != 1:
         which = (f"begins {len(found)} ids, as {', '.join(list(found)[:4])}" if found
-                 else "is that of no case")
+                 else "is that of no case" if len(wanted) >= 4 else "has fewer than four")
         raise ValueError(f"`id` must be that of one case, ten hexadecimal digits; "
                          f"{identity[:40]!r} {which}")
     return next(iter(found.values()))

@@ -219,7 +219,9 @@ def _supported(adapter: Any, file: VectorFile, group: Group) -> bool | str | Exc
         return type(err)(f"`supports` failed: {err}")
     except Exception as err:
         return Broken(f"`supports` failed: {one_line(err)}")
-    return True if found is True else str(found or "it does not say why")
+    if isinstance(found, (bool, np.bool_)) and found:
+        return True
+    return str(found or "it does not say why")
 
 
 def _group_results(

@@ -157,3 +157,50 @@ class Prints(Quantizer):
 
 class Incomplete:
     name = "incomplete"
+
+
+class Mute(Exception):
+    """An exception that cannot be shown."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class RaisesMute(Quantizer):
+    def run(self, op, types, params, inputs):
+        raise Mute
+
+
+class RaisesEscapes(Quantizer):
+    def run(self, op, types, params, inputs):
+        raise RuntimeError("red \x1b[31m\x07 letters")
+
+
+def _not_here():
+    raise LookupError("not in this process")
+
+
+class Bomb:
+    """Survives the way out of a process, but not the way into another."""
+
+    def __reduce__(self):
+        return _not_here, ()
+
+
+class AnswersBombs(Quantizer):
+    def run(self, op, types, params, inputs):
+        return {"q": Bomb()}
+
+
+class NumpyTruth(Quantizer):
+    def supports(self, op, types, params):
+        return np.bool_(super().supports(op, types, params) is True)
+
+
+class DiesAtStart(Quantizer):
+    def __init__(self):
+        os.abort()
+
+
+class TwoLines(Quantizer):
+    name = "two\nlines|<b>"

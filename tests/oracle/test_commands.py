@@ -79,6 +79,15 @@ def test_matrix_writes_each_format(form, start, capsys):
     assert capsys.readouterr().out.startswith(start)
 
 
+def test_matrix_goes_on_after_one_that_does_not_start(capsys):
+    assert run(["oracle", "matrix", "--impl", f"{WRONG}:DiesAtStart,refquant,{WRONG}:TwoLines",
+                "--dialect", "onnx", "--ops", "quantize_affine.float32.int2"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].startswith(f"| {WRONG}:DiesAtStart | | | | | | `impl` must start; ")
+    assert rows[3].startswith("| refquant ")
+    assert rows[4].startswith("| two lines\\|<b> 1 | onnx | ")
+
+
 def test_explain_shows_the_fraction_and_every_dialect(capsys):
     case = cases(INT8, flag="TieOddZp")[0]
     assert run(["oracle", "explain", case.id]) == 0
@@ -230,6 +239,8 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
      "`timeout` must be positive; got nan"),
     (["check", "--impl", f"{WRONG}:NoStart", "--dialect", "onnx"],
      f"`impl` must start; {WRONG}:NoStart: RuntimeError: no licence here"),
+    (["check", "--impl", f"{WRONG}:DiesAtStart", "--dialect", "onnx"],
+     f"`impl` must start; {WRONG}:DiesAtStart: the process died of SIGABRT"),
     (["matrix", "--impl", "nobody"], "`impl` must be module:adapter or one of"),
     (["matrix", "--impl", f"{WRONG}:Quantizer"], "`dialect` must be given: _oracles."),
     (["matrix", "--impl", " ,"], "`--impl` must name an adapter; got nothing"),
@@ -238,7 +249,8 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
     (["export", "."], "`directory` must not hold the working directory; got ."),
     (["list", "everything"], "`kind` must be one of files, dialects, flags, tables, adapters; got"),
     (["matrix", "--format", "pdf"], "`--format` must be md, json or html; got pdf"),
-    (["explain", "zz"], "`id` must be that of one case"),
+    (["explain", "zzzz"], "`id` must be that of one case, ten hexadecimal digits; 'zzzz' is that"),
+    (["explain", "494"], "'494' has fewer than four"),
     (["certify", "float8", "--impl", "refquant"], "`table` must be one of"),
     (["certify", "float8", "--impl", "refquant", "--first", "xyz"], "must be hexadecimal"),
     (["challenge", "--seed", "x"], "Invalid value for '--seed'"),

@@ -108,9 +108,12 @@ def test_a_library_that_never_answers_is_not_asked_for_ever(monkeypatch):
 
 @pytest.mark.parametrize(("wrong", "detail"), [
     ("Exits", "SystemExit: 3"),
+    ("RaisesMute", "Mute"),
+    ("RaisesEscapes", "RuntimeError: red ?[31m? letters"),
+    ("AnswersBombs", "the answer must be arrays; LookupError: not in this process"),
     ("Floods", "the answer must be as large as the question asks; got 134217728 bytes"),
 ])
-def test_a_library_that_exits_or_floods_is_an_error_of_its_case(wrong, detail):
+def test_a_library_that_exits_floods_or_mumbles_is_an_error_of_its_case(wrong, detail):
     small = VectorFile(**{**vars(FILE), "groups": FILE.groups[:1]})
     results = [r for r in run(f"{WRONG}:{wrong}", small, "onnx") if r.case.status == "defined"]
     assert {(r.outcome, r.detail) for r in results} == {(Outcome.ERROR, detail)}
@@ -143,6 +146,10 @@ def is_alive(pid):
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return not sys.platform.startswith("linux")
+
+
+def test_a_truth_of_numpy_is_as_good_as_one_of_python():
+    assert set(outcomes(f"{WRONG}:NumpyTruth")) == {Outcome.MATCH}
 
 
 def test_noise_on_stdout_does_not_disturb():
