@@ -229,9 +229,11 @@ def challenge(
     """
     from refquant.oracle.challenge import challenge as fresh
     from refquant.oracle.challenge import prompts
-    from refquant.oracle.run import FAILURES, run
+    from refquant.oracle.run import FAILURES, Outcome, run
 
     file = _told(lambda: fresh(seed, groups=groups))
+    if dialect not in file.dialects:
+        raise _bad(f"`dialect` must be one of {', '.join(file.dialects)}; got {dialect!r}")
     if not impl:
         print("\n".join(prompts(file)))
         return 0
@@ -239,8 +241,12 @@ def challenge(
     failed = [r for r in results if r.outcome in FAILURES]
     for result in failed:
         print(f"{result.outcome.value:9} {result.case.id} {_outcome(result, dialect)}")
-    print(f"{impl} under {dialect}: {len(failed)} of {len(results)} fresh cases differ")
-    return DIFFERENT if failed else 0
+    skipped = [r for r in results if r.outcome is Outcome.UNSUPPORTED]
+    asked = len(results) - len(skipped)
+    print(f"{impl} under {dialect}: {len(failed)} of {asked} fresh cases differ")
+    if skipped:
+        print(f"not asked: {len(skipped)}, {skipped[0].detail}")
+    return DIFFERENT if failed or not asked else 0
 
 
 @app.command()
@@ -321,7 +327,7 @@ def _file(op: str) -> Any:
     if op in every:
         return load(op)
     preferred = [f"{op}.float32.int8", *every]
-    found = next((n for n in preferred if n in every and n.split(".")[0] == op), None)
+    found = next((n for n in preferred if n in every and op in (n.split(".")[0], load(n).op)), None)
     if found is None:
         known = sorted({name.split(".")[0] for name in every})
         raise ValueError(f"`OP` must be a vector file or one of {', '.join(known)}; got {op!r}")

@@ -28,6 +28,8 @@ START = 120.0
 #: Questions in a row that go unanswered, by crash or time, before no more are asked: a library that
 #: answers nothing would else take its time limit for each of thousands.
 PATIENCE = 24
+#: A month, beyond which no clock of the system waits.
+LONGEST = 30 * 86400.0
 #: Bytes of an answer: none that is right comes near.
 LARGEST = 2**26
 
@@ -54,7 +56,7 @@ class Worker:
     def __init__(self, spec: str, *, timeout: float) -> None:
         if not timeout > 0:
             raise ValueError(f"`timeout` must be positive; got {timeout:g}")
-        self.spec, self.timeout = spec, timeout
+        self.spec, self.timeout = spec, min(timeout, LONGEST)
         self._process: subprocess.Popen[bytes] | None = None
         self._unanswered = 0
         self._last: Crash | Timeout = Timeout("")

@@ -301,7 +301,7 @@ def load_adapter(name: str) -> Adapter:
     if name.startswith("refquant."):
         return Refquant(name.removeprefix("refquant."))
     module, colon, attribute = ADAPTERS.get(name, name).partition(":")
-    if not colon:
+    if not (module and colon and attribute) or module.startswith("."):
         raise ValueError(f"`impl` must be module:adapter or one of {', '.join(ADAPTERS)}; "
                          f"got {name!r}")
     try:

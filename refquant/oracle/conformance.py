@@ -351,13 +351,18 @@ def matrix(
     ('onnx', [])
     """
     found: list[Report | str] = []
+    chosen = _files(ops, None)
     for impl in impls:
         if progress:
             progress(impl)
         try:
             home = dialect or _home_dialect(impl, timeout)
+            if not dialect and impl in HOME_DIALECT and not any(
+                    home in file.dialects for file in chosen):
+                found.append(f"{impl}: {home} says nothing of {', '.join(ops)}")
+                continue
             found.append(check(impl, home, ops=ops, sweep=sweep, timeout=timeout))
-        except (Missing, Broken, Crash, Timeout) as err:    # the others have their rows all the same
+        except (Missing, Broken, Crash, Timeout) as err:    # the others have their rows
             found.append(f"{impl}: {err}")
     return found
 

@@ -88,6 +88,14 @@ def test_matrix_goes_on_after_one_that_does_not_start(capsys):
     assert rows[4].startswith("| two lines\\|<b> 1 | onnx | ")
 
 
+def test_matrix_has_a_row_for_those_whose_dialect_says_nothing_of_the_operation(capsys):
+    assert run(["oracle", "matrix", "--impl", "gguf,refquant", "--ops",
+                "quantize_affine.float32.int2"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2] == ("| gguf | | | | | | ggml says nothing of quantize_affine.float32.int2 |")
+    assert " | exact | 154 | 154 | 0 | | |" in rows[3]
+
+
 def test_explain_shows_the_fraction_and_every_dialect(capsys):
     case = cases(INT8, flag="TieOddZp")[0]
     assert run(["oracle", "explain", case.id]) == 0
@@ -110,6 +118,19 @@ def test_challenge_prints_questions_or_asks_an_implementation(capsys):
     assert run([*asked, f"{WRONG}:TiesAway"]) == 1
 
 
+def test_a_challenge_of_which_nothing_was_asked_is_no_success(capsys):
+    assert run(["oracle", "challenge", "--seed", "3", "--groups", "1", "--dialect", "exact",
+                "--impl", "refquant.ggml"]) == 1
+    assert capsys.readouterr().out == (
+        "refquant.ggml under exact: 0 of 0 fresh cases differ\n"
+        "not asked: 16, ggml says nothing of quantize_affine\n")
+
+
+def test_an_endless_time_limit_is_none(capsys):
+    assert run(["oracle", "challenge", "--seed", "3", "--groups", "1", "--timeout", "inf",
+                "--impl", f"{WRONG}:Quantizer"]) == 0
+
+
 def test_gen_and_verify_meet_through_a_pipe(capsys, monkeypatch):
     assert run(["oracle", "gen", INT8]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -123,6 +144,12 @@ def test_gen_and_verify_meet_through_a_pipe(capsys, monkeypatch):
         capsys.readouterr().out)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(made)))
     assert run(["oracle", "verify", INT8, "--dialect", "aimet"]) == 1
+
+
+def test_gen_takes_every_operation_that_check_takes(capsys):
+    assert run(["oracle", "gen", "quantize_affine_float16"]) == 0
+    first = capsys.readouterr().out.splitlines()[1].split("\t")
+    assert first[0] == next(iter(load("quantize_affine.float16.int8"))).id
 
 
 def right_answers(file):
@@ -253,6 +280,9 @@ def test_export_says_what_it_wrote(capsys, tmp_path):
     (["explain", "494"], "'494' has fewer than four"),
     (["certify", "float8", "--impl", "refquant"], "`table` must be one of"),
     (["certify", "float8", "--impl", "refquant", "--first", "xyz"], "must be hexadecimal"),
+    (["check", "--impl", ":x", "--dialect", "onnx"], "`impl` must be module:adapter or one of"),
+    (["check", "--impl", "..x:y", "--dialect", "onnx"], "`impl` must be module:adapter or one of"),
+    (["challenge", "--seed", "3", "--dialect", "klingon"], "`dialect` must be one of onnx, "),
     (["challenge", "--seed", "x"], "Invalid value for '--seed'"),
     (["gen", "softmax"], "`OP` must be a vector file or one of"),
     (["export", "/proc/none/vectors"], "files must be readable and writable"),
