@@ -26,6 +26,7 @@ beforehand, and the cast of the word to float *is* the decoding.
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -149,7 +150,8 @@ class Packed(NamedTuple):
     words : ndarray of uint32 or uint64, shape (rows * columns,)
         A matrix of ``rows, columns``, 704 columns after the other, so that what is
         decoded together lies together. Word (j, c) holds in field f, at digit p, the
-        digit of ``weight[f * columns + c, p * rows + j]``. Higher bits are ignored.
+        digit of ``weight[f * columns + c, p * rows + j]``. Higher bits are ignored, and so
+        are digits of rows and inputs beyond the last.
     shape : tuple of int
         ``(out, in)`` of the codes.
     low, step : int
@@ -331,10 +333,28 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     if packed.words.shape != (rows * columns,):
         raise ValueError(f"`packed` must have {rows} x {columns} words; "
                          f"got shape {packed.words.shape}")
+    packed = _without_dirt(packed)
     result = np.zeros((len(x), out), np.int32)
     for i in range(0, len(x) if packed.words.size else 0, X_ROWS):
         _product(x[i : i + X_ROWS], packed, result[i : i + X_ROWS], threads)
     return result
+
+
+def _without_dirt(packed: Packed) -> Packed:
+    """Zeros where no row of the weight is: sums of digits that are none could leave the field."""
+    (fields, width), (_, columns) = packed.layout[1:], packed.grid
+    for row in range(packed.shape[0], fields * columns):        # less than a word of rows
+        f, c = divmod(row, columns)
+        dirt = packed.words.dtype.type((2**width - 1) << f * width)
+        if (_column(packed, c) & dirt).any():
+            packed = packed._replace(words=packed.words.copy())
+            _column(packed, c)[...] &= ~dirt
+    return packed
+
+
+def _column(packed: Packed, c: int) -> Array:
+    """Words of one column, a view."""
+    return next(islice(_tiles(packed), c // COLUMNS, None))[:, c % COLUMNS]
 
 
 def _product(x: Array, packed: Packed, result: Array, threads: int) -> None:

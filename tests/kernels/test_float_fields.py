@@ -40,16 +40,28 @@ def packed_of(weight, form, x_max):
     return pack(weight, low=low, high=high, step=step, x_max=x_max)
 
 
+def what_means_nothing(packed):
+    """All bits above the fields, and of digits beyond the last row and the last input."""
+    kind, (_, fields, width), bits = packed.words.dtype.type, packed.layout, packed.bits
+    (out, n), (rows, columns) = packed.shape, packed.grid
+    free = np.full((rows, columns), ~kind(2 ** (fields * width) - 1))
+    for f, p in np.ndindex(fields, packed.digits):
+        beyond = np.arange(p * rows, (p + 1) * rows)[:, np.newaxis] >= n
+        beyond = beyond | (np.arange(f * columns, (f + 1) * columns) >= out)
+        free[beyond] |= kind(2**bits - 1) << kind(f * width + p * bits)
+    tiles = [free[:, c : c + COLUMNS].ravel() for c in range(0, columns, COLUMNS)]
+    return np.concatenate([np.empty(0, kind), *tiles])
+
+
 @given(case=operands(), dirt=st.booleans())
 @example(case=(np.full((3, 1030), -1), np.full((7, 1030), -1), TERNARY, 1), dirt=True)
+@example(case=(np.ones((1, 1030), int), np.ones((4, 1030), int), TERNARY, 1), dirt=True)
 @example(case=(np.full((2, 1030), -128), np.full((4, 1030), -8), INT4, 128), dirt=True)
 def test_product_equals_the_product_in_int64(case, dirt):
     x, weight, form, x_max = case
     packed = packed_of(weight, form, x_max)
-    if dirt:                                            # bits above the fields mean nothing
-        spare = packed.layout.fields * packed.layout.width
-        dirty = packed.words | packed.words.dtype.type(2**31 if spare < 32 else 2**63)
-        packed = packed._replace(words=dirty)
+    if dirt:
+        packed = packed._replace(words=packed.words | what_means_nothing(packed))
     before = x.copy(), packed.words.copy()
     assert np.array_equal(unpack(packed), weight)
     y = product(x, packed)
@@ -70,6 +82,8 @@ def test_tiles_and_spans_of_chunks_meet_without_a_seam(form):
         packed = packed_of(weight, form, x_max)
         assert np.array_equal(product(x, packed), x @ weight.T)
         assert np.array_equal(product(x, packed, threads=2), x @ weight.T)
+        dirty = packed._replace(words=packed.words | what_means_nothing(packed))
+        assert np.array_equal(product(x, dirty), x @ weight.T)
     ones = np.ones((1, 20_000), int)
     for sign in (-1, 1):
         weight = np.full((6, 20_000), low if sign < 0 else high)      # all fields are full

@@ -46,6 +46,12 @@ def test_error_is_within_half_a_percent_of_the_optimum(kind, k):
     assert best * (1 - 1e-12) <= error(x, histogram_kmeans(x, k)) <= best * 1.005
 
 
+def test_cuts_are_moved_bin_by_bin_in_the_end():
+    """For many levels a run of bins is wide: 1.7 % are lost if the last pass is left out."""
+    x = np.random.default_rng(0).laplace(size=8_000)
+    assert error(x, histogram_kmeans(x, 128)) <= 1.01 * error(x, optimal_kmeans(x, 128))
+
+
 @given(x=hnp.arrays(np.float64, st.integers(1, 40), elements=st.integers(-50, 50).map(float)),
        k=st.integers(1, 6))
 def test_values_in_different_bins_get_the_optimum(x, k):
