@@ -15,8 +15,8 @@ add, subtract       DA                DA               DA                21 bits
 multiply            DA                DA, float32 M    the same          F32
 requantize          DA                DA               DU; last n % 16   8 bits, one shift
                                                        codes DA
-mean over space     DA, M divided     the same         DU; last c % 16   F32
-                                                       channels DA
+mean over space     DA, M divided     the same         DU; last c % 16   float32, zero
+                                                       channels DA       points and all
 softmax             fixed point       fixed point      float table       float table
 logistic, tanh      fixed point       float table      float table       float table,
                                                                          ties to even
@@ -104,12 +104,13 @@ class Sums(NamedTuple):
     ----------
     narrow : Arithmetic
         Activations of 8 bits.
-    short : Arithmetic
-        Activations of 16 bits, sums and bias of 32.
+    short : Arithmetic or None
+        Activations of 16 bits, sums and bias of 32. None where the engine refuses such a bias,
+        or takes it for one of 64 bits and reads beyond its end.
     wide : Arithmetic
         Activations of 16 bits, sums and bias of 64.
     bare : Arithmetic
-        Activations of 16 bits and no bias, which would say.
+        Activations of 16 bits, no bias, and a file that does not say how wide it would be.
 
     References
     ----------
@@ -122,7 +123,7 @@ class Sums(NamedTuple):
     """
 
     narrow: Arithmetic
-    short: Arithmetic
+    short: Arithmetic | None
     wide: Arithmetic
     bare: Arithmetic
 
@@ -328,9 +329,9 @@ def _dequantize_in_blocks(codes: Array, quantizer: Uniform) -> Array:
 TFLM = Engine(
     name="TensorFlow Lite Micro, reference kernels",
     convolution=_of_all_widths(_DA),
-    depthwise=Sums(_DA, _WIDE, _WIDE, _WIDE),
-    transposed=Sums(_DA, _WIDE, _WIDE, _WIDE),
-    transposed_apart=Sums(_DA, _WIDE, _WIDE, _WIDE),
+    depthwise=Sums(_DA, None, _WIDE, _WIDE),
+    transposed=Sums(_DA, None, _WIDE, _WIDE),
+    transposed_apart=Sums(_DA, None, _WIDE, _WIDE),
     fully_connected=_of_all_widths(_DA),
     add=elementwise.add,
     subtract=elementwise.subtract,
@@ -351,6 +352,8 @@ TFLM = Engine(
 
 LITERT_REF = TFLM._replace(
     name="LiteRT, reference kernels",
+    transposed=_of_all_widths(_DA),
+    transposed_apart=_of_all_widths(_DA),
     fully_connected=Sums(_F64, _F64, _F64, _F64),
     multiply=_with(elementwise.multiply, product=ratio_in_float32),
     relu=_with(elementwise.requantize, product=ratio_in_float32),
@@ -365,10 +368,10 @@ LITERT_REF = TFLM._replace(
 
 LITERT_X86 = LITERT_REF._replace(
     name="LiteRT, optimized kernels, x86 with AVX",
-    convolution=_of_all_widths(_DU),
-    depthwise=_of_all_widths(_BLOCKS_OF_8),
-    transposed=_of_all_widths(_BLOCKS_OF_8),
-    transposed_apart=_of_all_widths(_BLOCKS_OF_8),
+    convolution=Sums(_DU, _DU, _WIDE, _WIDE),
+    depthwise=Sums(_BLOCKS_OF_8, None, _WIDE, _WIDE),
+    transposed=Sums(_BLOCKS_OF_8, _BLOCKS_OF_8, _WIDE, _WIDE),
+    transposed_apart=Sums(_BLOCKS_OF_8, _BLOCKS_OF_8, _WIDE, _WIDE),
     fully_connected=Sums(
         Arithmetic(double_up, _per_tensor_in_float32),
         Arithmetic(double_up, _per_tensor_in_float32), _F64,

@@ -16,7 +16,7 @@ from refquant.integer.arithmetic import (
 )
 from refquant.integer.convolution import Window
 from refquant.integer.layers import NONE, clamp, limits
-from refquant.integer.requantize import Rule, double_away, in_float32
+from refquant.integer.requantize import Rule, double_away
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["average_pool", "max_pool", "mean", "mean_in_float32", "mean_over_space"]
@@ -209,9 +209,13 @@ def mean_over_space(
 def mean_in_float32(
     x: Array, axis: tuple[int, ...], x_quantizer: Uniform, y_quantizer: Uniform
 ) -> Codes:
-    r"""Codes of the mean over some axes as XNNPACK has them: F32 on the sum.
+    r"""Codes of the mean over some axes as XNNPACK has them: both zero points in float32.
 
-    .. math:: M = \mathrm{f32}\bigl(\mathrm{f32}(s_x / s_y) \cdot \mathrm{f32}(1 / N)\bigr)
+    .. math:: M = \frac{s_x}{s_y} \cdot \frac{1}{N}, \qquad
+              y = \Bigl\lfloor M \sum x + \bigl(z_y - M\,(N z_x)\bigr) \Bigr\rceil
+
+    Every product, quotient and sum is rounded to float32, the last result to even: near a
+    half the zero points decide.
 
     Parameters
     ----------
@@ -233,13 +237,18 @@ def mean_in_float32(
     >>> q = Uniform(np.array(0.5), np.array(0), -128, 127)
     >>> mean_in_float32(np.array([[1, 2, 2, 5]]), (1,), q, q)       # 2.5, to even
     array([[2]], dtype=int32)
+    >>> x, y = (Uniform(np.array(0.5), np.array(z), -128, 127) for z in (0, 1))
+    >>> mean_in_float32(np.array([[1, 2, 2, 5]]), (1,), x, y)       # 3.5, to even
+    array([[4]], dtype=int32)
     """
     codes = require_codes("x", x, x_quantizer.qmin, x_quantizer.qmax).astype(np.int64)
     count = int(np.prod([codes.shape[a] for a in axis]))
-    sums = codes.sum(axis=axis, keepdims=True) - int(x_quantizer.zero_point.item()) * count
+    sums = codes.sum(axis=axis, keepdims=True).astype(np.float32)
     sx, sy = (np.float32(q.scale.item()) for q in (x_quantizer, y_quantizer))
-    whole = in_float32(sums, float(sx / sy * (np.float32(1) / np.float32(count))))
-    return clamp(whole + int(y_quantizer.zero_point.item()), y_quantizer.qmin, y_quantizer.qmax)
+    zx, zy = (int(q.zero_point.item()) for q in (x_quantizer, y_quantizer))
+    multiplier = sx / sy * (np.float32(1) / np.float32(count))
+    shift = np.float32(zy) - np.float32(zx * count) * multiplier
+    return clamp(np.rint(sums * multiplier + shift), y_quantizer.qmin, y_quantizer.qmax)
 
 
 def _reduce(

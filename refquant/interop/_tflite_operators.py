@@ -26,6 +26,8 @@ RANGES = {
     "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
     "uint8": (0, 255), "int4": (-8, 7), "int2": (-2, 1),
 }
+#: Width of a bias by the type that the options name.
+_BIAS_BITS = {2: 32, 4: 64}
 ACTIVATIONS = {0: NONE, 1: RELU, 2: RELU_N1_TO_1, 3: RELU6}
 #: More products than this in one model are no model but an attack.
 MOST_PRODUCTS = 2**35
@@ -144,13 +146,22 @@ def _bias(node: Node, k: int, count: int) -> Array | None:
     return bias.ravel()
 
 
-def _arithmetic(sums: Sums, x: Uniform, bias: Array | None) -> dict[str, Callable[..., Array]]:
+def _arithmetic(
+    node: Node, sums: Sums, x: Uniform, bias: Array | None
+) -> dict[str, Callable[..., Array]]:
+    """By the width of the codes and of the bias, or of the bias that the options speak of."""
+    bits = _BIAS_BITS.get(node.option("bias_type")) if bias is None else 8 * bias.dtype.itemsize
     if x.qmax <= 255:
         chosen = sums.narrow
-    elif bias is None:
+    elif bits is None or (bits == 32 and bias is None and sums.short is None):
         chosen = sums.bare
+    elif bits == 64:
+        chosen = sums.wide
+    elif sums.short is None:
+        raise ValueError("with codes of 16 bits the bias must have 64 bits in "
+                         f"{node.engine.name}; got {bits}")
     else:
-        chosen = sums.wide if bias.dtype.itemsize == 8 else sums.short
+        chosen = sums.short
     return {"rule": chosen.rule, "product": chosen.product}
 
 
@@ -220,7 +231,7 @@ def _convolution(node: Node) -> Rescaled:
     _require_work(node, node.tensor(1), kh * kw * depth)
     return convolution.convolution(
         weight, bias, x, w, y, window, activation=node.activation,
-        **_arithmetic(node.engine.convolution, x, bias))
+        **_arithmetic(node, node.engine.convolution, x, bias))
 
 
 def _depthwise(node: Node) -> Rescaled:
@@ -238,7 +249,7 @@ def _depthwise(node: Node) -> Rescaled:
     _require_work(node, node.tensor(1), kh * kw)
     return convolution.depthwise_convolution(
         weight.transpose(3, 1, 2, 0), bias, x, w, y, window, activation=node.activation,
-        **_arithmetic(node.engine.depthwise, x, bias))
+        **_arithmetic(node, node.engine.depthwise, x, bias))
 
 
 def _transposed(node: Node) -> Rescaled:
@@ -261,7 +272,7 @@ def _transposed(node: Node) -> Rescaled:
     sums = node.engine.transposed_apart if apart else node.engine.transposed
     return convolution.transposed_convolution(
         weight, bias, x, w, y, window, _image_shape(output)[1:3], activation=node.activation,
-        **_arithmetic(sums, x, bias))
+        **_arithmetic(node, sums, x, bias))
 
 
 def _fully_connected(node: Node) -> Rescaled:
@@ -280,7 +291,7 @@ def _fully_connected(node: Node) -> Rescaled:
     _require_work(node, node.tensor(1), weight.shape[1])
     return convolution.fully_connected(
         weight, bias, x, w, y, activation=node.activation,
-        **_arithmetic(node.engine.fully_connected, x, bias))
+        **_arithmetic(node, node.engine.fully_connected, x, bias))
 
 
 def _flat(node: Node) -> Step:

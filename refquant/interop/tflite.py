@@ -64,14 +64,14 @@ _POOL = (
 _ACTIVATION = (("activation", 0, "b", 0),)
 #: Operator -> its options: name, slot, kind, default.
 _OPTIONS: dict[str, tuple[tuple[str, int, str, float], ...]] = {
-    "CONV_2D": _CONVOLUTION,
+    "CONV_2D": (*_CONVOLUTION, ("bias_type", 6, "b", 0)),
     "DEPTHWISE_CONV_2D": (
         ("padding", 0, "b", 0), ("stride_w", 1, "i", 0), ("stride_h", 2, "i", 0),
         ("depth_multiplier", 3, "i", 0), ("activation", 4, "b", 0),
         ("dilation_w", 5, "i", 1), ("dilation_h", 6, "i", 1)),
-    "TRANSPOSE_CONV": _CONVOLUTION[:4],
+    "TRANSPOSE_CONV": (*_CONVOLUTION[:4], ("bias_type", 4, "b", 0)),
     "FULLY_CONNECTED": (("activation", 0, "b", 0), ("weights_format", 1, "b", 0),
-                        ("keep_num_dims", 2, "?", 0)),
+                        ("keep_num_dims", 2, "?", 0), ("bias_type", 4, "b", 0)),
     "ADD": (*_ACTIVATION, ("pot_scale_int16", 1, "?", 1)),
     "SUB": (*_ACTIVATION, ("pot_scale_int16", 1, "?", 1)),
     "MUL": _ACTIVATION,

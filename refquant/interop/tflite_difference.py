@@ -300,7 +300,7 @@ _OTHERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "LEAKY_RELU": ("leaky_relu", {"": "DA, M in float32", "tflm": "DA",
                                   "xnnpack": "8 bits, one shift"}),
     "MEAN": ("mean", {"": "DA, count in M", "litert_x86": "DU, last n % 16 DA",
-                      "xnnpack": "F32"}),
+                      "xnnpack": "float32"}),
     "SOFTMAX": ("softmax", {"": "float table", "tflm": "fixed point",
                             "litert_ref": "fixed point"}),
     "LOGISTIC": ("logistic", {"": "float table", "tflm": "fixed point",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from _oracles.tflite_builder import Operator, Tensor, constant, model
+from _oracles.tflite_builder import TYPES, Operator, Tensor, constant, model
 
 CHANNELS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 33)
 RUNS = 3
@@ -106,8 +106,12 @@ def _window(rng: np.random.Generator, *, dilate: bool) -> tuple[Any, ...]:
     return tuple(map(int, size)), tuple(map(int, out)), tuple(map(int, kernel)), options
 
 
-def _wide(rng: np.random.Generator, dtype: str) -> bool:
-    return dtype == "int16"
+def _wide(rng: np.random.Generator, dtype: str, options: dict[str, Any]) -> bool:
+    """Whether the bias has 64 bits; for codes of 16 the options have to say which."""
+    wide = dtype == "int16" and bool(rng.integers(2))
+    if dtype == "int16":
+        options["bias_type"] = TYPES["int64" if wide else "int32"]
+    return wide
 
 
 def conv(rng: np.random.Generator, dtype: str) -> Case:
@@ -115,7 +119,7 @@ def conv(rng: np.random.Generator, dtype: str) -> Case:
     c_in, c_out, batch = (int(rng.choice(v)) for v in (CHANNELS, CHANNELS, (1, 1, 2)))
     x = value(rng, (batch, *size, c_in), dtype)
     w, b, s = _weighted(rng, dtype, (c_out, *kernel, c_in), kernel[0] * kernel[1] * c_in, c_out, 0,
-                        x, per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype))
+                        x, per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype, options))
     y = Tensor((batch, *out, c_out), dtype, s, zero_of(rng, dtype))
     bare = not rng.integers(5)
     return _case(rng, "CONV_2D", [x, w, b, y], options, 4 if dtype == "int16" else 3,
@@ -128,7 +132,7 @@ def depthwise(rng: np.random.Generator, dtype: str) -> Case:
     channels = c_in * multiplier
     x = value(rng, (batch, *size, c_in), dtype)
     w, b, s = _weighted(rng, dtype, (1, *kernel, channels), kernel[0] * kernel[1], channels, 3, x,
-                        per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype))
+                        per_channel=bool(rng.integers(4)), wide=dtype == "int16")
     y = Tensor((batch, *out, channels), dtype, s, zero_of(rng, dtype))
     options |= {"multiplier": multiplier}
     return _case(rng, "DEPTHWISE_CONV_2D", [x, w, b, y], options, 5 if dtype == "int16" else 3)
@@ -142,7 +146,7 @@ def transposed(rng: np.random.Generator, dtype: str) -> Case:
     c_in, c_out = int(rng.choice(CHANNELS)), int(rng.choice(CHANNELS))
     x = value(rng, (1, *out, c_in), dtype)
     w, b, s = _weighted(rng, dtype, (c_out, *kernel, c_in), kernel[0] * kernel[1] * c_in, c_out, 0,
-                        x, per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype))
+                        x, per_channel=bool(rng.integers(4)), wide=_wide(rng, dtype, options))
     shape = constant([1, *size, c_out], "int32")
     y = Tensor((1, *size, c_out), dtype, s, zero_of(rng, dtype))
     options["fused"] = 0
@@ -154,13 +158,13 @@ def dense(rng: np.random.Generator, dtype: str) -> Case:
     rows: tuple[int, ...] = [(1,), (2,), (5,), (1, 3), (1, 1, 2)][rng.integers(5)]
     x = value(rng, (*rows, terms), dtype)
     per_channel = bool(rng.integers(2))
-    w, b, s = _weighted(rng, dtype, (channels, terms), terms, channels, 0, x,
-                        per_channel=per_channel, wide=_wide(rng, dtype))
     keep = bool(rng.integers(2))
+    options = {"fused": int(rng.choice([0, 0, 1, 3])), "keep_num_dims": keep}
+    w, b, s = _weighted(rng, dtype, (channels, terms), terms, channels, 0, x,
+                        per_channel=per_channel, wide=_wide(rng, dtype, options))
     y = Tensor((*rows, channels) if keep else (int(np.prod(rows)), channels), dtype, s,
                zero_of(rng, dtype))
     version = 12 if per_channel else 7 if dtype == "int16" else 5
-    options = {"fused": int(rng.choice([0, 0, 1, 3])), "keep_num_dims": keep}
     bare = not rng.integers(5)
     return _case(rng, "FULLY_CONNECTED", [x, w, b, y], options, version,
                  inputs=[0, 1, -1] if bare else None)
@@ -205,7 +209,8 @@ def mean(rng: np.random.Generator, dtype: str) -> Case:
     gone = {i % 4 for i in axes}
     kept = [n for i, n in enumerate(shape) if i not in gone]
     out = tuple(1 if i in gone else n for i, n in enumerate(shape)) if keep else tuple(kept)
-    y = Tensor(out, dtype, float(np.float32(x.scale * rng.uniform(0.3, 1.2))), zero_of(rng, dtype))
+    ratio = [rng.uniform(0.3, 1.2), 0.5, 2 / 3, 0.8, 4 / 3][rng.integers(5)]    # halves, nearly
+    y = Tensor(out, dtype, float(np.float32(x.scale * ratio)), zero_of(rng, dtype))
     return _case(rng, "MEAN", [x, constant(axes, "int32"), y], {"keep": keep}, 2, inputs=[0, 1])
 
 

@@ -61,6 +61,16 @@ def test_mean_of_the_specification_rounds_twice():
     assert mean(codes, (1,), q(0.05), q(0.04)).item() == 32          # exactly 31.48
 
 
+def test_the_zero_points_decide_near_a_half_in_float32():
+    """As XNNPACK gives them; exactly -99.4999956 and -95.4999952."""
+    sums = [(84, 49, 0.02374685, 0.00904641, -97, -104, -100),
+            (-432, 8, 0.75, 1.0000001, 37, -55, -96)]
+    for total, count, s, t, zx, zy, code in sums:
+        codes = np.full((1, count), total // count + zx)
+        codes[0, : total % count] += 1
+        assert mean_in_float32(codes, (1,), q(s, zx), q(t, zy)).item() == code
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.2), st.floats(0.02, 0.2))
 def test_all_means_lie_within_a_code_and_a_half(seed, s, t):

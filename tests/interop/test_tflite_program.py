@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refquant.integer.engines import ENGINES, TFLM
+from refquant.interop._tflite_operators import LAYERS, Node
 from refquant.interop.tflite import read_tflite
 from refquant.interop.tflite_program import prepare, run
 
@@ -151,6 +152,42 @@ def test_large_sums_of_codes_come_from_a_table_and_are_the_same():
             q = [quantizer(t) for t in ours.model.tensors]
             (got,) = run(ours, [a, b]).outputs
             assert (got == getattr(engine, name)(a, b, *q)).all()
+
+
+WIDTHS = [("FULLY_CONNECTED", "tflm", "short"), ("FULLY_CONNECTED", "litert_x86", "short"),
+          ("CONV_2D", "tflm", "short"), ("TRANSPOSE_CONV", "litert_ref", "short"),
+          ("TRANSPOSE_CONV", "tflm", "bare")]
+
+
+@pytest.mark.parametrize(("kind", "engine", "width"), WIDTHS)
+def test_without_a_bias_the_options_say_how_wide_the_sums_are(kind, engine, width):
+    x, y = value((1, 2, 2, 4), 0.1, dtype="int16"), value((1, 2, 2, 3), 0.4, dtype="int16")
+    shape = (3, 4) if kind == "FULLY_CONNECTED" else (3, 1, 1, 4)
+    w = constant(np.ones(shape), "int8", 0.5)
+    ins = [3, 1, 0] if kind == "TRANSPOSE_CONV" else [0, 1, -1]
+    tensors = [x, w, y, constant([1, 2, 2, 3], "int32")]
+    places = {"padding": 0, "stride_w": 1, "stride_h": 1}
+    field = {"FULLY_CONNECTED": "fully_connected", "CONV_2D": "convolution",
+             "TRANSPOSE_CONV": "transposed"}[kind]
+    sums = getattr(ENGINES[engine], field)
+    for code, expected in ((0, sums.bare), (2, getattr(sums, width)), (4, sums.wide)):
+        options = {"bias_type": code} | ({} if kind == "FULLY_CONNECTED" else places)
+        if kind == "CONV_2D":
+            options |= {"dilation_w": 1, "dilation_h": 1}
+        loaded = one(tensors, Operator(kind, ins, [2], options))
+        assert LAYERS[kind](Node(loaded, loaded.operators[0], ENGINES[engine])).rule is \
+            expected.rule
+
+
+def test_a_bias_that_an_engine_reads_beyond_is_refused():
+    x, y = value((1, 2, 2, 4), 0.1, dtype="int16"), value((1, 2, 2, 4), 0.4, dtype="int16")
+    w, b = constant(np.ones((1, 1, 1, 4)), "int8", 0.5), constant(np.ones(4), "int32", 0.05)
+    options = {"padding": 0, "stride_w": 1, "stride_h": 1, "multiplier": 1,
+               "dilation_w": 1, "dilation_h": 1}
+    loaded = one([x, w, b, y], Operator("DEPTHWISE_CONV_2D", [0, 1, 2], [3], options))
+    for engine in ENGINES.values():
+        with pytest.raises(ValueError, match=r"the bias must have 64 bits in .*; got 32"):
+            prepare(loaded, engine)
 
 
 def test_taps_see_inputs_and_everything_written():
