@@ -13,6 +13,7 @@ module               the range is
 
 `statistics` is what is remembered between batches, `density` the truth that
 `aciq` approximates, `bit_allocation` the same trade-off between channels,
-`dynamic` the choice between one range for all data and one for each call, and
-`calibration_data` the question how much data is enough.
+`dynamic` the choice between one range for all data and one for each call,
+`calibration_data` the question how much data is enough, and `timesteps` what a network needs that
+runs in a loop.
 """
