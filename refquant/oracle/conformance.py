@@ -21,7 +21,7 @@ from refquant.oracle._show import digits
 from refquant.oracle._worker import Broken, Crash, Timeout, Worker
 from refquant.oracle.adapters import Adapter, Missing
 from refquant.oracle.run import FAILURES, Outcome, Result, placed, run
-from refquant.oracle.vectors import Case, VectorFile, load, names
+from refquant.oracle.vectors import Case, VectorFile, load, names, require_complete
 
 __all__ = [
     "HOME_DIALECT", "Report", "Verdict", "as_html", "as_json", "as_markdown", "check", "identify",
@@ -410,7 +410,7 @@ def read_baseline(path: Path) -> frozenset[str]:
         raise ValueError(f"`baseline` must be a file; got {path}")
     try:
         found = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise ValueError(f"`baseline` must be a JSON file of ids; {path}: {err}") from None
     if not isinstance(found, (list, dict)) or not all(isinstance(key, str) for key in found):
         raise ValueError(f"`baseline` must be a list or an object of ids; got {path}")
@@ -558,6 +558,7 @@ def _is_specified(case: Case, dialect: str) -> bool:
 
 
 def _files(ops: Sequence[str], dialect: str | None) -> list[VectorFile]:
+    require_complete()
     every = [load(name) for name in names()]
     unknown = [op for op in ops if not any(op in (file.op, file.name) for file in every)]
     if unknown:

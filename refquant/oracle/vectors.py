@@ -325,7 +325,7 @@ def read(path: Path) -> VectorFile:
         document = json.loads(Path(path).read_text("ascii"))
     except FileNotFoundError:
         raise ValueError(f"`path` must be a vector file; {path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {str(error).splitlines()[0]}") from None
     problem = first_error(document, schema())
     if problem:
@@ -601,7 +601,21 @@ def require_listed(path: Path) -> None:
 @cache
 def manifest() -> Mapping[str, Any]:
     """Sizes and checksums of all files that ship."""
-    return json.loads((DATA / "MANIFEST.json").read_text("ascii"))
+    try:
+        found = json.loads((DATA / "MANIFEST.json").read_text("ascii"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"MANIFEST.json is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise ValueError("MANIFEST.json is damaged: it lists no files")
+    return found
+
+
+def require_complete() -> None:
+    """ValueError if a normative file is gone: its questions would be passed over in silence."""
+    gone = [name for name in manifest()["files"]
+            if name.startswith("normative/") and not (DATA / name).is_file()]
+    if gone:
+        raise ValueError(f"{gone[0]} must be there; the manifest lists it")
 
 
 @cache

@@ -295,6 +295,41 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(arguments, message, capsys
     assert message in err
 
 
+@pytest.mark.parametrize(("manifest", "says"), [
+    ("{", "MANIFEST.json is damaged: Expecting property name"),
+    ("[" * 100_000, "MANIFEST.json is damaged: "),
+    ("[]", "MANIFEST.json is damaged: it lists no files"),
+    ('{"files": {"normative/gone.json": {}}}', "normative/gone.json must be there; the manifest"),
+])
+def test_a_damaged_manifest_or_a_lost_file_is_one_line(manifest, says, capsys, monkeypatch,
+                                                        tmp_path):
+    from refquant.oracle import vectors
+
+    (tmp_path / "normative").mkdir()
+    (tmp_path / "MANIFEST.json").write_text(manifest)
+    monkeypatch.setattr(vectors, "DATA", tmp_path)
+    vectors.manifest.cache_clear()
+    try:
+        assert run(["oracle", "check", "--impl", "refquant", "--dialect", "exact"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"refquant: {says}")
+        assert err.count("\n") == 1
+    finally:
+        vectors.manifest.cache_clear()
+
+
+def test_brackets_without_end_are_no_vector_file_and_no_baseline(tmp_path):
+    from refquant.oracle.conformance import read_baseline
+    from refquant.oracle.vectors import read
+
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is no JSON"):
+        read(deep)
+    with pytest.raises(ValueError, match="`baseline` must be a JSON file"):
+        read_baseline(deep)
+
+
 def test_a_damaged_vector_file_is_one_line(capsys, monkeypatch, tmp_path):
     from refquant.oracle import vectors
 

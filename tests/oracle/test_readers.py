@@ -1,5 +1,6 @@
 """Readers in C and JavaScript, short enough to copy, find every answer of a file right."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,23 @@ def test_fast_math_is_caught(tmp_path):
 def test_javascript_reads_the_json_and_agrees():
     run = subprocess.run([need("node"), HERE / "verify.js", DATA / "normative" / f"{INT8}.json"],
                          capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == f"{ANSWERED} right, 0 wrong\n"
+
+
+@pytest.mark.parametrize(("answer", "status"), [("03", 0), ("04", 1), (None, 1)])
+def test_the_status_of_a_reader_tells_right_from_wrong_and_from_nothing(answer, status, tmp_path):
+    binary = built(tmp_path, "verify")
+    line = f"50218ca423\t3f800000\t0\t-128\t127\tper_tensor\t-\t-\t40400000\t{answer}\n"
+    told = subprocess.run([binary], input=line if answer else "", text=True, capture_output=True)
+    assert told.returncode == status
+
+    params = {"scale": "3f800000", "zero_point": 0, "qmin": -128, "qmax": 127}
+    case = {"id": "50218ca423", "in": {"x": "40400000"}, "out": {"q": answer}}
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps({"groups": [{"params": params, "cases": [case] if answer else []}]}))
+    told = subprocess.run([need("node"), HERE / "verify.js", path], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (status, "")
 
 
 def piped(binary: Path, op: str, *verify: str) -> subprocess.CompletedProcess[str]:
