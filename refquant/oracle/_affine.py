@@ -368,10 +368,11 @@ def _rejected(ends: tuple[int, int]) -> Iterator[Drafts]:
         group.cases.append(Draft({"x": np.array(_f(1), np.uint32)}, ("BadScale",), "reject",
                                  "the scale must be positive and finite"))
         yield group
-    group = _group(_f(1), ends[1] + 1, ends, "zero point outside the range")
-    group.cases.append(Draft({"x": np.array(_f(1), np.uint32)}, ("BadZeroPoint",), "reject",
-                             "the zero point must be a code"))
-    yield group
+    for z in (ends[1] + 1, ends[0] - 1):
+        group = _group(_f(1), z, ends, "zero point outside the range")
+        group.cases.append(Draft({"x": np.array(_f(1), np.uint32)}, ("BadZeroPoint",), "reject",
+                                 "the zero point must be a code"))
+        yield group
 
 
 def quantize_document(out: str) -> dict[str, Any]:
@@ -407,7 +408,8 @@ def _granular(
     low, high = ends
     zeros = np.array([0, 1, high, low])
     scales = np.array([1, 0.5, 0.1, 4], np.float32)
-    for shape, axis in (((4, 3), 0), ((3, 4), 1), ((2, 4, 3), 1), ((4, 17), 0), ((4, 0), 0)):
+    for shape, axis in (((4, 3), 0), ((3, 4), 1), ((2, 4, 3), 1), ((4, 17), 0), ((4, 0), 0),
+                        ((0, 4), 1)):
         along = [1] * len(shape)
         along[axis] = 4
         bits = fill(shape, scales.reshape(along), zeros.reshape(along))

@@ -55,6 +55,8 @@ FLAGS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType({
                 ()),
     "EmptyInput": ("VALIDATION", "No elements: an empty answer, not an error.", ()),
     "BadShape": ("VALIDATION", "Shapes that do not fit: an error, not a number.", ()),
+    "BadCode": ("VALIDATION", "A code that does not fit its bits.", ()),
+    "BadRange": ("VALIDATION", "A range whose ends are swapped.", ()),
     "BadZeroPoint": ("VALIDATION", "A zero point outside the code range, or of a wrong type.", ()),
     "BadScale": ("VALIDATION", "A scale that is zero, negative, infinite or NaN.", ()),
     "RandomWord": ("ROUNDING", "A random word at the point where the decision turns.", ()),

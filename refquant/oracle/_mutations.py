@@ -1,7 +1,8 @@
 """The mistakes themselves: for each operation, what a plausible wrong kernel answers.
 
 Every kernel maps parameters and inputs in bits to outputs in bits. Some are other dialects,
-right under their own name and wrong under that of the file.
+right under their own name and wrong under that of the file. Some compute as they should, and
+refuse too little or too much: these are told by what they refuse.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from refquant.oracle._casts import FORMATS, OVERFLOWS, ROUNDINGS
 from refquant.oracle._derivations import derivations
 from refquant.oracle._document import Kernel, Named
 from refquant.oracle._layer_mutations import layer_mutations, wide_mutations
+from refquant.oracle._packing import code_range, number_of_bytes
 from refquant.oracle.vectors import VectorFile, values
 from refquant.quantizers import block, ggml
 from refquant.quantizers.minifloat import E2M1, E4M3FN, ieee, saturating
@@ -27,6 +29,67 @@ F32 = np.float32
 def mutations(file: VectorFile) -> dict[str, Kernel]:
     """Wrong kernels that apply to a file, by name."""
     return MAKERS[file.op](file)
+
+
+#: What an implementation refuses, from parameters and inputs.
+Refusal = Callable[[Mapping[str, Any], Named], bool]
+
+
+def refusals(file: VectorFile) -> dict[str, Refusal]:
+    """Wrong refusals that apply to a file, by name; what is not refused is computed rightly."""
+    checks = CHECKS.get(file.op, {})
+    found: dict[str, Refusal] = {}
+    if any(case.status == "reject" for case in file):
+        for name in checks:
+            others = [check for key, check in checks.items() if key != name]
+            found[f"{name} not checked"] = _any(*others)
+    if "BadScale" in file.notes:
+        zero_point = checks["zero point"]
+        found["scale below 0 refused alone"] = _any(
+            zero_point, lambda p, inputs: bool((values(p["scale"], "float32") < 0).any()))
+        found["scale up to 0 refused alone"] = _any(
+            zero_point, lambda p, inputs: bool((values(p["scale"], "float32") <= 0).any()))
+    if "EmptyInput" in file.notes:
+        found["no elements are an error"] = _any(
+            *checks.values(), lambda p, inputs: any(not v.size for v in inputs.values()))
+    return found
+
+
+def _any(*checks: Refusal) -> Refusal:
+    return lambda params, inputs: any(check(params, inputs) for check in checks)
+
+
+def _bad_scale(params: Mapping[str, Any], inputs: Named) -> bool:
+    scale = values(params["scale"], "float32")
+    return not bool((np.isfinite(scale) & (scale > 0)).all())
+
+
+def _bad_zero_point(params: Mapping[str, Any], inputs: Named) -> bool:
+    z = np.asarray(params["zero_point"])
+    return bool(((z < params["qmin"]) | (z > params["qmax"])).any())
+
+
+def _swapped_ends(params: Mapping[str, Any], inputs: Named) -> bool:
+    return bool(values(inputs["low"], "float32") > values(inputs["high"], "float32"))
+
+
+def _code_too_wide(params: Mapping[str, Any], inputs: Named) -> bool:
+    low, high = code_range(params["layout"], params["bits"], bool(params["signed"]))
+    codes = inputs["codes"].view("i1" if params["signed"] else "u1")
+    return bool(((codes < low) | (codes > high)).any())
+
+
+def _bytes_missing(params: Mapping[str, Any], inputs: Named) -> bool:
+    needed = number_of_bytes(params["layout"], params["bits"], params["length"])
+    return inputs["bytes"].size < needed
+
+
+#: Operation -> what must be checked of its arguments.
+CHECKS: Mapping[str, Mapping[str, Refusal]] = {
+    "quantize_affine": {"scale": _bad_scale, "zero point": _bad_zero_point},
+    "quantization_parameters": {"order of the ends": _swapped_ends},
+    "pack": {"code": _code_too_wide}, "unpack": {"number of bytes": _bytes_missing},
+}
 
 
 def _others(file: VectorFile, *dialects: str) -> dict[str, Kernel]:

@@ -33,7 +33,8 @@ def _place(layout: str, bits: int, j: int, n: int) -> int:
     return j * bits
 
 
-def _number_of_bytes(layout: str, bits: int, n: int) -> int:
+def number_of_bytes(layout: str, bits: int, n: int) -> int:
+    """Bytes that n codes take."""
     if layout == "bitnet":
         return -(-n // 4)
     return -(-n // 5) if layout == "trits" else -(-n * bits // 8)
@@ -52,7 +53,7 @@ def _pack_slowly(params: Mapping[str, Any], inputs: Named) -> Named:
         return {"bytes": np.array(found, "u1")}
     shifted = [c + 1 if layout == "bitnet" else c % 2**bits for c in codes]
     whole = sum(c << _place(layout, bits, j, n) for j, c in enumerate(shifted))
-    raw = whole.to_bytes(_number_of_bytes(layout, bits, n), "little")
+    raw = whole.to_bytes(number_of_bytes(layout, bits, n), "little")
     return {"bytes": np.frombuffer(raw, "u1")}
 
 
@@ -120,7 +121,8 @@ def derivations(op: str) -> dict[str, Derivation]:
                                 {"pack": "a parameter"}, slow, fast)}
 
 
-def _range(layout: str, bits: int, signed: bool) -> tuple[int, int]:
+def code_range(layout: str, bits: int, signed: bool) -> tuple[int, int]:
+    """Ends of what a layout can hold."""
     if layout in ("trits", "bitnet"):
         return -1, 1
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
@@ -142,7 +144,7 @@ def _codes(low: int, high: int, n: int, kind: int) -> list[int]:
 
 def _groups(op: str, layouts: list[tuple[str, int]], signed: bool) -> Iterator[Drafts]:
     for layout, bits in layouts:
-        low, high = _range(layout, bits, signed)
+        low, high = code_range(layout, bits, signed)
         for n in _lengths(layout, bits):
             params = {"layout": layout, "bits": bits, "signed": int(signed), "length": n}
             group = Drafts(params, f"{n} codes of {bits} bits, {layout}")
@@ -164,9 +166,16 @@ def _groups(op: str, layouts: list[tuple[str, int]], signed: bool) -> Iterator[D
         if op == "pack" and layout in ("low_first", "trits"):
             wrong = Drafts({"layout": layout, "bits": bits, "signed": int(signed), "length": 1},
                            "a code that does not fit")
-            wrong.cases.append(Draft({"codes": np.array([(high + 1) % 256], "u1")}, ("BadShape",),
+            wrong.cases.append(Draft({"codes": np.array([(high + 1) % 256], "u1")}, ("BadCode",),
                                      "reject", "the code does not fit the bits"))
             yield wrong
+        if op == "unpack" and layout in ("low_first", "high_first", "trits"):
+            short = Drafts({"layout": layout, "bits": bits, "signed": int(signed), "length": 17},
+                           "fewer bytes than the codes take")
+            least = number_of_bytes(layout, bits, 17) - 1
+            short.cases += [Draft({"bytes": np.zeros(n, "u1")}, ("BadShape",), "reject",
+                                  "bytes are missing") for n in (least, 0)]
+            yield short
 
 
 def _with_dirty_bits(data: Array, layout: str, bits: int, n: int) -> Array | None:

@@ -212,8 +212,10 @@ def parameters_document(out: str) -> dict[str, Any]:
     left = [(_bits(-3e38), _bits(3e38), "ScaleOverflow"), (1, 2, "SubnormalScale"),
             (_bits(1), 0x7FC00000, "NaN"), (0xFF800000, 0x7F800000, "Infinite")]
     cases += [_draft(a, b, (flag,), "unspecified") for a, b, flag in left]
-    cases += [Draft({"low": np.array(_bits(1), "u4"), "high": np.array(_bits(-1), "u4")},
-                    ("BadShape",), "reject", "the ends of the range are swapped")]
+    cases += [Draft({"low": np.array(_bits(low), "u4"), "high": np.array(_bits(high), "u4")},
+                    ("BadRange",), "reject", "the ends of the range are swapped")
+              # Widened to hold zero, the second pair looks like a range.
+              for low, high in ((1, -1), (3, 2))]
     group = Drafts({"qmin": qmin, "qmax": qmax}, "range widened to hold zero", cases)
     operation = Operation("quantization_parameters", {"low": "float32", "high": "float32"},
                           {"qmin": "int", "qmax": "int"}, {"scale": "float32", "zero_point": out})

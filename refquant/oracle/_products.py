@@ -322,10 +322,14 @@ def _qlinear_matmul_groups(left: str, right: str, out: str) -> Iterator[Drafts]:
         pairs.params = {**pairs.params, "a_zero_point": 0}
         pairs.cases += [Draft(_pairs(n), ("PairOverflow",)) for n in (2, 8, 64)]
         yield pairs
-    empty = group((1, 1, 1), middle, "no rows")
-    empty.cases.append(Draft({"a": np.zeros((0, 3), "u1"), "b": _pattern((3, 2), right, 1)},
-                             ("EmptyInput",)))
+    empty = group((1, 1, 1), middle, "no rows, no columns")
+    empty.cases += _empty(left, right)
     yield empty
+
+
+def _empty(left: str, right: str) -> list[Draft]:
+    return [Draft({"a": np.zeros((0, 3), "u1"), "b": _pattern((3, 2), right, 1)}, ("EmptyInput",)),
+            Draft({"a": _pattern((2, 3), left, 1), "b": np.zeros((3, 0), "u1")}, ("EmptyInput",))]
 
 
 def _pairs(n: int) -> Named:
@@ -354,9 +358,8 @@ def _matmul_integer_groups(left: str, right: str) -> Iterator[Drafts]:
         group = Drafts({"a_zero_point": 0, "b_zero_point": 0}, "two products beyond an int16")
         group.cases += [Draft(_pairs(n), ("PairOverflow",)) for n in (2, 4, 8, 32, 64)]
         yield group
-    group = Drafts({"a_zero_point": 0, "b_zero_point": 0}, "no rows")
-    group.cases.append(Draft({"a": np.zeros((0, 3), "u1"), "b": _pattern((3, 2), right, 1)},
-                             ("EmptyInput",)))
+    group = Drafts({"a_zero_point": 0, "b_zero_point": 0}, "no rows, no columns")
+    group.cases += _empty(left, right)
     yield group
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from refquant.oracle._affine import GRANULAR, RANGES, near_ties, quantize_derivations
 from refquant.oracle._document import Draft, Drafts, Operation, document, sealed
+from refquant.oracle._words import splitmix64
 from refquant.oracle.vectors import Case, Named, VectorFile, from_document
 
 __all__ = ["Line", "challenge", "prompts", "splitmix64", "verified"]
@@ -46,37 +47,6 @@ class Line(NamedTuple):
     id: str
     right: bool | None
     detail: str
-
-
-def splitmix64(seed: int) -> Iterator[int]:
-    """Words of 64 bits from a seed, without end.
-
-    Parameters
-    ----------
-    seed : int
-        Taken modulo 2**64.
-
-    Yields
-    ------
-    int
-
-    References
-    ----------
-    Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators", figure 16.
-
-    Examples
-    --------
-    >>> words = splitmix64(1234567)
-    >>> next(words), next(words)
-    (6457827717110365317, 3203168211198807973)
-    """
-    mask, state = 2**64 - 1, seed
-    while True:
-        state = (state + 0x9E3779B97F4A7C15) & mask
-        word = state
-        word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & mask
-        word = (word ^ (word >> 27)) * 0x94D049BB133111EB & mask
-        yield word ^ (word >> 31)
 
 
 def challenge(seed: int, *, groups: int = 8, each: int = 16, out: str = "int8") -> VectorFile:

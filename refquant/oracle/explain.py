@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from refquant.oracle._exact import F32
+from refquant.oracle._exact import F32, half_away
 from refquant.oracle._show import answer_of, inputs_of, observed, shown
 from refquant.oracle.vectors import Case, cases, load, values
 
 __all__ = ["explain", "find", "steps"]
+
+#: The smallest normal float32.
+TINY = np.finfo(np.float32).tiny
 
 
 def find(identity: str) -> Case:
@@ -111,7 +114,8 @@ def steps(case: Case, axes: Mapping[str, str]) -> list[str]:
     case : Case
         Of ``quantize_affine``, one number.
     axes : mapping of str to str
-        The dialect as data: ``scaling``, ``zero_point`` and ``tie``.
+        The dialect as data: ``scaling``, ``zero_point``, ``tie``, ``clamp``
+        and ``subnormals``.
 
     Returns
     -------
@@ -138,16 +142,24 @@ def steps(case: Case, axes: Mapping[str, str]) -> list[str]:
     """
     if not _is_scalar_affine(case):
         raise ValueError(f"`case` must be a quantize_affine of one number; got {case.op}")
-    x, s, z = _numbers(case)
-    scaling = axes["scaling"]
     with np.errstate(all="ignore"):
-        return _steps(x, s, z, scaling, axes)
+        if axes["clamp"] == "of the data":
+            return _clipped_first(case, axes)
+        return _steps(*_numbers(case), axes)
 
 
-def _steps(x: Any, s: Any, z: int, scaling: str, axes: Mapping[str, str]) -> list[str]:
+def _steps(x: Any, s: Any, z: int, axes: Mapping[str, str]) -> list[str]:
+    scaling, tie = axes["scaling"], axes["tie"]
+    lines = []
     reciprocal = np.float32(1) / s
-    lines = [f"f32(1 / s) = {reciprocal!s}"] if "recip" in scaling else []
-    tie = axes["tie"]
+    if axes["subnormals"] != "gradual":
+        if s < TINY:
+            return ["the scale is subnormal, and refused"]
+        subnormal = [name for name, v in (("x", x), ("f32(1 / s)", reciprocal)) if abs(v) < TINY]
+        lines += [f"{name} is subnormal or 0, and taken for 0" for name in subnormal]
+        x, reciprocal = (v if abs(v) >= TINY else np.float32(0) for v in (x, reciprocal))
+    if "recip" in scaling:
+        lines.append(f"f32(1 / s) = {reciprocal!s}")
     if scaling == "exact":
         return [*lines, f"ties to {tie} of the exact quotient, then + {z}"]
     if scaling == "fma_recip_zp":
@@ -165,6 +177,19 @@ def _steps(x: Any, s: Any, z: int, scaling: str, axes: Mapping[str, str]) -> lis
     return [*lines, f"ties to {tie}: {whole}", f"plus the zero point {z}, then clipped"]
 
 
+def _clipped_first(case: Case, axes: Mapping[str, str]) -> list[str]:
+    """The data clipped to the ends of the grid, the codes counted from the lowest."""
+    x, s, z = _numbers(case)
+    low, high = case.params["qmin"], case.params["qmax"]
+    inside = np.clip(x, s * np.float32(low - z), s * np.float32(high - z))
+    ratio = inside / s
+    total = ratio + np.float32(z - low)
+    return [f"clipped to the values of {low} and {high}: {inside!s}", f"f32(. / s) = {ratio!s}",
+            f"from the lowest code: f32({total!s})",
+            f"ties to {axes['tie']}: {_rounded(total, axes['tie'])}",
+            f"plus the lowest code {low}"]
+
+
 def _fused(x: Any, reciprocal: Any, z: int) -> Any:
     """``x * reciprocal + z`` of float32, rounded once."""
     if not (np.isfinite(x) and np.isfinite(reciprocal)):
@@ -177,11 +202,7 @@ def _rounded(number: Any, tie: str) -> str:
     number = float(number)
     if not np.isfinite(number):
         return str(number)
-    exact = Fraction(number)
-    if tie == "away":
-        whole = int(abs(exact) + Fraction(1, 2))
-        return str(whole if exact >= 0 else -whole)
-    return str(round(exact))
+    return str((half_away if tie == "away" else round)(Fraction(number)))
 
 
 def _exactly(case: Case) -> list[str]:

@@ -3,9 +3,10 @@
 Vectors that every plausible mistake passes are worth nothing. So each operation comes
 with the slips that were found in real libraries: ties away from zero, a reciprocal, the
 zero point added too soon, a cast before the clip, swapped nibbles, an exponent from a
-rounded logarithm. The gate asks three things of every file: each mutant gives a wrong
-answer to at least two cases, each flag finds something out, and a few cases, chosen
-greedily, suffice to catch them all.
+rounded logarithm, a scale that nobody checks. The gate asks three things of every file:
+each mutant gives a wrong answer to at least two cases, each flag finds something out, and
+a few cases, chosen greedily, suffice to catch them all. An answer to what must be rejected
+is wrong, whatever it is, and so is an error where there is an answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,10 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant.oracle._document import Kernel
-from refquant.oracle._mutations import mutations
+from refquant.oracle._mutations import mutations, refusals
 from refquant.oracle.vectors import Case, Group, VectorFile, load, names
 
 __all__ = ["Gate", "gate", "kills", "kills_by_flag", "report"]
+
+#: Statuses of which not every reply will do.
+_DECIDED = ("defined", "reject")
+
 
 class Gate(NamedTuple):
     """What the mutation gate found in one file.
@@ -72,10 +77,9 @@ def gate(file: VectorFile) -> Gate:
     """
     killed = kills(file)
     useful = kills_by_flag(file)
-    # Of what is left open or rejected, and of no elements, no answer can be wrong.
-    asked = {flag for case in file if case.base is not None for flag in case.flags}
-    idle = tuple(flag for flag in file.notes
-                 if flag in asked - {"EmptyInput"} and not useful.get(flag))
+    # Of what is left open, no answer can be wrong.
+    decided = {flag for case in file if case.status in _DECIDED for flag in case.flags}
+    idle = tuple(flag for flag in file.notes if flag in decided and not useful.get(flag))
     survivors = tuple(name for name, ids in killed.items() if len(ids) < 2)
     return Gate(killed, survivors, idle, tuple(_greedy(killed)))
 
@@ -103,11 +107,19 @@ def kills(file: VectorFile) -> dict[str, frozenset[str]]:
     >>> tie.id in kills(file)["ties away"]
     True
     """
-    return {
+    answering = {
         name: frozenset(
             case.id for group in file.groups for case in _wrong(mutant, group, file))
         for name, mutant in mutations(file).items()
     }  # fmt: skip
+    refusing = {
+        name: frozenset(
+            case.id for case in file
+            if case.status in _DECIDED
+            and refuses(case.params, case.inputs) != (case.status == "reject"))
+        for name, refuses in refusals(file).items()
+    }  # fmt: skip
+    return answering | refusing
 
 
 def kills_by_flag(file: VectorFile) -> dict[str, list[str]]:

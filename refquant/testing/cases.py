@@ -179,8 +179,11 @@ def _as_bits(answer: Any, dtype: str) -> Array:
     if found.dtype.kind == "f" or found.dtype == np.dtype(f"u{width}"):
         return found.view(f"u{found.dtype.itemsize}")
     if found.dtype.kind not in "iu":
-        found = found.view(f"u{found.dtype.itemsize}")      # a type of ml_dtypes
-        return found
+        return found.view(f"u{found.dtype.itemsize}")       # a type of ml_dtypes
+    signed = found.dtype.kind == "i" and dtype[0] == "i"
+    low, high = (-(256**width) // 2, 256**width // 2 - 1) if signed else (0, 256**width - 1)
+    if found.size and not low <= int(found.min()) <= int(found.max()) <= high:
+        raise AssertionError(f"the answer must fit {dtype}; got {found.min()} to {found.max()}")
     return (found.astype(np.int64) & (256**width - 1)).astype(f"u{width}")
 
 

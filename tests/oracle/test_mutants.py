@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from refquant.oracle import mutants
+from refquant.oracle import _mutations, mutants
 from refquant.oracle._derivations import derivations
+from refquant.oracle._flags import FLAGS
 from refquant.oracle.mutants import gate, kills, kills_by_flag, report
 from refquant.oracle.vectors import load, names
 
@@ -33,11 +34,36 @@ def test_the_right_kernel_is_no_mutant(monkeypatch):
     file = load("quantize_affine.float32.int8")
     right = derivations(file.op, {**file.inputs, **file.outputs}, {})["onnx"].fast
     monkeypatch.setattr(mutants, "mutations", lambda file: {"right": right})
+    monkeypatch.setattr(mutants, "refusals", lambda file: {})
     assert kills(file) == {"right": frozenset()}
     found = gate(file)
     assert found.survivors == ("right",)
     assert "Tie" in found.idle_flags
     assert found.minimal == ()
+
+
+@pytest.mark.parametrize("name", names())
+def test_who_checks_all_arguments_and_no_more_is_no_mutant(name, monkeypatch):
+    file = load(name)
+    right = _mutations._any(*_mutations.CHECKS.get(file.op, {}).values())
+    monkeypatch.setattr(mutants, "mutations", lambda file: {})
+    monkeypatch.setattr(mutants, "refusals", lambda file: {"right": right})
+    assert kills(file) == {"right": frozenset()}
+
+
+def test_every_flag_that_there_is_kills_something():
+    files = [load(name) for name in names()]
+    assert {flag for file in files for flag, note in file.notes.items() if note["kills"]} == {
+        *FLAGS}
+
+
+def test_what_must_be_rejected_finds_out_who_checks_too_little():
+    by_flag = kills_by_flag(load("quantize_affine.float32.int8"))
+    assert by_flag["BadZeroPoint"] == ["zero point not checked"]
+    assert by_flag["BadScale"] == ["scale below 0 refused alone", "scale not checked",
+                                   "scale up to 0 refused alone"]
+    assert kills_by_flag(load("unpack.uint8"))["BadShape"] == ["number of bytes not checked"]
+    assert "no elements are an error" in kills_by_flag(load("unpack.uint8"))["EmptyInput"]
 
 
 def test_the_slips_of_the_disagreement_table_are_among_the_mutants():

@@ -148,6 +148,11 @@ class TestAssertBits:
         with pytest.raises(AssertionError, match="`q` must be f9, got"):
             assert_bits(self.question, answer, dialect="onnx")
 
+    @pytest.mark.parametrize("answer", [249, np.int32(249 - 512), np.uint16(0x1F9)])
+    def test_whole_numbers_beyond_the_type_are_not_wrapped_into_it(self, answer):
+        with pytest.raises(AssertionError, match="must fit int8; got"):
+            assert_bits(self.question, answer, dialect="onnx")
+
     def test_unspecified_takes_anything_and_reject_nothing(self):
         nan = next(c for c in FILE if c.status == "unspecified")
         assert_bits(Question(nan, FILE), np.int8(99), dialect="onnx")
