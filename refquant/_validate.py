@@ -8,6 +8,7 @@ from refquant._types import Array, Axis
 __all__ = [
     "as_data",
     "as_reals",
+    "as_unmasked",
     "require_axis",
     "require_broadcastable",
     "require_codes",
@@ -15,6 +16,7 @@ __all__ = [
     "require_finite",
     "require_fraction",
     "require_int",
+    "require_kind",
     "require_no_nan",
     "require_nonempty",
     "require_number",
@@ -27,15 +29,19 @@ def as_reals(name: str, x: npt.ArrayLike) -> Array:
     """`x` as an array of float32 or float64; anything else is refused.
 
     Integers are refused rather than converted: codes passed where values are
-    expected are the commonest mistake of the field. Masks are refused, since
-    they would be dropped in silence.
+    expected are the commonest mistake of the field.
     """
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"`{name}` must not be masked; got a {type(x).__name__}")
-    array = np.asarray(x)
+    array = as_unmasked(name, x)
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"`{name}` must be float32 or float64; got {array.dtype}")
     return array
+
+
+def as_unmasked(name: str, x: npt.ArrayLike) -> Array:
+    """`x` as an array, unless it is masked: NumPy would drop the mask in silence."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must not be masked; got a {type(x).__name__}")
+    return np.asarray(x)
 
 
 def as_data(name: str, x: npt.ArrayLike, *, axis: Axis = None) -> Array:
@@ -103,21 +109,22 @@ def require_fraction(name: str, p: float) -> None:
         raise ValueError(f"`{name}` must lie in (0, 1]; got {p}")
 
 
-def require_int(name: str, n: int, low: int, high: int | None = None) -> None:
-    """Raise unless `n` is a whole number with ``low <= n <= high``."""
+def require_int(name: str, n: int, low: int, high: int | None = None) -> int:
+    """`n` as an int of Python, whose sums and powers cannot overflow; ``low <= n <= high``."""
     if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"`{name}` must be an integer; got {n!r}")
     if n < low:
         raise ValueError(f"`{name}` must be at least {low}; got {n}")
     if high is not None and n > high:
         raise ValueError(f"`{name}` must be at most {high}; got {n}")
+    return int(n)
 
 
 def require_codes(
     name: str, codes: npt.ArrayLike, low: int, high: int, *, step: int = 1
 ) -> Array:
     """`codes` as an array of integers, all of ``low, low + step, ..., high``."""
-    array = np.asarray(codes)
+    array = as_unmasked(name, codes)
     if array.dtype.kind not in "iu":
         raise TypeError(f"`{name}` must be integers; got {array.dtype}")
     if array.size and (array.min() < low or array.max() > high):
@@ -134,7 +141,7 @@ def require_codes(
 
 def require_counts(name: str, counts: npt.ArrayLike) -> Array:
     """`counts` as one row of whole numbers, none negative, not all zero."""
-    array = np.asarray(counts)
+    array = as_unmasked(name, counts)
     if array.dtype.kind not in "iu":
         raise TypeError(f"`{name}` must be integers; got {array.dtype}")
     if array.ndim != 1:
@@ -142,6 +149,12 @@ def require_counts(name: str, counts: npt.ArrayLike) -> Array:
     if (array < 0).any() or not array.any():
         raise ValueError(f"`{name}` must be at least 0, not all 0; got sum {array.sum()}")
     return array
+
+
+def require_kind(name: str, value: object, kind: type) -> None:
+    """Raise unless `value` is a `kind`, such as the packed weight that a function made."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}` must be `{kind.__name__}`; got {type(value).__name__}")
 
 
 def require_same_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -23,7 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Codes
-from refquant._validate import require_codes, require_int, require_nonempty
+from refquant._validate import (
+    as_unmasked,
+    require_codes,
+    require_int,
+    require_kind,
+    require_nonempty,
+)
 from refquant.kernels import prefix_code
 
 __all__ = ["Encoded", "Huffman", "code_lengths", "entropy", "huffman"]
@@ -63,7 +69,7 @@ def entropy(counts: npt.ArrayLike) -> float:
     p = weights[weights > 0] / weights.max()            # so that no sum overflows
     p /= p.sum()
     p = p[p > 0]
-    return float(max(-(p @ np.log2(p)), 0.0))
+    return float(max(-(p @ np.log2(p)), 0.0)) + 0.0         # 0, not -0
 
 
 def code_lengths(counts: npt.ArrayLike) -> Array:
@@ -240,12 +246,13 @@ class Huffman:
             If the stream ends within a word, holds bits that begin no word, or goes
             on after its last symbol. (Most flipped bits only change the symbols.)
         TypeError
-            If its data are not bytes.
+            If `stream` is not `Encoded`, or its data are not bytes.
         """
+        require_kind("stream", stream, Encoded)
         require_int("symbols", stream.symbols, 0)
         if not isinstance(stream.data, (bytes, bytearray, memoryview)):
             raise TypeError(f"`stream` must hold bytes; got {type(stream.data).__name__}")
-        bits = np.unpackbits(np.frombuffer(stream.data, np.uint8)).tolist()
+        bits = np.unpackbits(np.frombuffer(bytes(stream.data), np.uint8)).tolist()
         # Of each length: the first word, how many there are, and where their symbols begin.
         order = np.lexsort((np.arange(self.lengths.size), self.lengths))
         order = order[self.lengths[order] > 0]
@@ -357,7 +364,7 @@ def huffman(codes: Array) -> Huffman:
 
 
 def _counts(counts: npt.ArrayLike) -> Array:
-    array = np.asarray(counts)
+    array = as_unmasked("counts", counts)
     require_nonempty("counts", array)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"`counts` must be real numbers; got {array.dtype}")

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_codes, require_same_shape
+from refquant._validate import require_codes, require_kind, require_same_shape
 
 Tile: TypeAlias = tuple[slice, slice]
 
@@ -104,6 +104,7 @@ def masks(planes: Planes) -> Array:
 
 def require_planes(name: str, planes: _P) -> _P:
     """`planes` without dirt beyond the last code; raise unless its parts fit each other."""
+    require_kind(name, planes, Planes)
     words, length = planes.words, planes.length
     if words.dtype != np.uint64:
         raise TypeError(f"`{name}.words` must be uint64; got {words.dtype}")

@@ -13,6 +13,7 @@ bit would add one.
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import require_kind
 from refquant.kernels import bit_serial
 from refquant.kernels._planes import (
     Planes,
@@ -158,6 +159,7 @@ def _is_one(codes: Array) -> Array:
 
 
 def _require_signs(name: str, planes: Planes) -> Planes:
+    require_kind(name, planes, Planes)
     if planes.coefficients != (2,) or planes.offset != -1:
         raise ValueError(
             f"`{name}` must hold signs; got planes of codes from {planes.bounds[0]} "

@@ -62,7 +62,7 @@ def pack(codes: Array, *, bits: int, signed: bool = False) -> Planes:
     >>> planes.words[:, 0, 0], planes.coefficients
     (array([5, 2, 4], dtype=uint64), (1, 2, -4))
     """
-    require_int("bits", bits, 1, 8)
+    bits = require_int("bits", bits, 1, 8)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     codes = as_rows(codes, low, high)
     coefficients = [2**i for i in range(bits)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_no_nan
+from refquant._validate import as_unmasked, require_no_nan
 from refquant.quantizers.codebook import Codebook
 from refquant.quantizers.power_of_two import PowerOfTwo
 
@@ -196,6 +196,10 @@ def encode_power_of_two(x: Array, quantizer: PowerOfTwo) -> Array:
     count = 2 ** (quantizer.bits - 1) - 1
     # The exponent field of the level below the smallest, which means zero.
     zero = int(np.frexp(quantizer.largest.item())[1]) + 126 - count
+    # Subnormal numbers have no such field to carry into, and no float32 comes near levels
+    # beyond infinity: for float64 levels out there the definition must do.
+    if not int(quantizer.logarithmic) <= zero <= 255 - count:
+        return quantizer.encode(flat).astype(np.int8).reshape(x.shape)
     # 0x3504F4: the first mantissa above sqrt(2); 0x400001: the first above 3/2.
     carry = 2**23 - (0x3504F4 if quantizer.logarithmic else 0x400001)
     half = np.float32(np.ldexp(1.0, zero - 127))
@@ -223,7 +227,7 @@ def encode_power_of_two(x: Array, quantizer: PowerOfTwo) -> Array:
 
 def _checked(x: Array) -> Array:
     """`x` as one contiguous row, checked."""
-    x = np.asarray(x)
+    x = as_unmasked("x", x)
     if x.dtype != np.float32:
         raise TypeError(f"`x` must be float32; got {x.dtype}")
     require_no_nan("x", x)

@@ -25,7 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Codes, Rounding
-from refquant._validate import as_reals, require_broadcastable, require_codes, require_no_nan
+from refquant._validate import (
+    as_reals,
+    as_unmasked,
+    require_broadcastable,
+    require_codes,
+    require_no_nan,
+)
 from refquant.quantizers.uniform import Uniform
 from refquant.rounding import half_even
 
@@ -108,7 +114,7 @@ def decode(codes: Array, uniform: Uniform) -> Array:
     >>> decode(np.array([-2, 0, 3]), symmetric(np.array(1.5), bits=3))
     array([-1. ,  0. ,  1.5])
     """
-    codes, dtype = np.asarray(codes), uniform.work_dtype
+    codes, dtype = as_unmasked("codes", codes), uniform.work_dtype
     require_broadcastable("scale", uniform.scale, codes.shape)
     scale = np.broadcast_to(uniform.scale, codes.shape)
     zero_point = np.broadcast_to(uniform.zero_point.astype(dtype), codes.shape)

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_codes, require_int
+from refquant._validate import require_codes, require_int, require_kind
 from refquant.kernels._apart import apart
 from refquant.kernels._threads import for_each
 
@@ -125,8 +125,7 @@ def choose(u_max: int, x_max: int) -> Layout:
     >>> choose(u_max=2, x_max=128)[1:]              # ternary by 8 bits
     (3, 17)
     """
-    require_int("u_max", u_max, 1)
-    require_int("x_max", x_max, 1)
+    u_max, x_max = require_int("u_max", u_max, 1), require_int("x_max", x_max, 1)
     bits = u_max.bit_length()
 
     def work(one: Layout) -> float:
@@ -231,7 +230,8 @@ def pack(codes: Array, *, low: int, high: int, step: int = 1, x_max: int) -> Pac
     >>> hex(packed.words[0])            # digits 2 and 0, 1 and 1, 0 and 2, the lowest first
     '0x80502'
     """
-    require_int("step", step, 1)
+    low, step = require_int("low", low, -(2**31)), require_int("step", step, 1)
+    high, x_max = require_int("high", high, low + step), require_int("x_max", x_max, 1)
     codes = require_codes("codes", codes, low, high, step=step)
     if codes.ndim != 2:
         raise ValueError(f"`codes` must be a matrix; got shape {codes.shape}")
@@ -240,7 +240,7 @@ def pack(codes: Array, *, low: int, high: int, step: int = 1, x_max: int) -> Pac
     out, n = codes.shape
     if n * max(abs(low), abs(high)) * x_max >= 2**31:
         raise ValueError(f"`codes` must leave room in int32 for sums of {n} products by {x_max}")
-    kind = np.uint32 if layout.dtype is np.float32 else np.uint64
+    kind = _word(layout)
     packed = Packed(np.empty(0, kind), (out, n), low, step, u_max, x_max, layout)
     rows, columns = packed.grid
     digits = np.zeros((layout.fields * columns, packed.digits * rows), kind)
@@ -264,6 +264,13 @@ def unpack(packed: Packed) -> Array:
     -------
     ndarray of int64, shape (out, in)
 
+    Raises
+    ------
+    ValueError
+        If the words have not the dtype and shape that `packed` asks for.
+    TypeError
+        If `packed` is not `Packed`.
+
     References
     ----------
     See `choose`.
@@ -274,6 +281,7 @@ def unpack(packed: Packed) -> Array:
     array([[ 1, -1],
            [ 0,  0]])
     """
+    _require_words(packed)
     kind, layout = packed.words.dtype.type, packed.layout
     words = np.hstack([np.empty((packed.grid[0], 0), kind), *_tiles(packed)])
     digits = [
@@ -309,10 +317,10 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not match, the words have not the shape that ``packed.shape``
-        asks for, or a code is too large.
+        If the shapes do not match, the words have not the dtype and shape that
+        ``packed.shape`` asks for, or a code is too large.
     TypeError
-        If `x` is not of integers.
+        If `x` is not of integers, or `packed` not `Packed`.
 
     References
     ----------
@@ -324,20 +332,29 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     >>> product(np.array([[1, -1]]), packed)
     array([[ 2, -1]], dtype=int32)
     """
+    _require_words(packed)
     x = require_codes("x", x, -packed.x_max, packed.x_max)
     require_int("threads", threads, 1)
     out, n = packed.shape
     if x.ndim != 2 or x.shape[1] != n:
         raise ValueError(f"`x` must have rows of {n} codes; got shape {x.shape}")
-    rows, columns = packed.grid
-    if packed.words.shape != (rows * columns,):
-        raise ValueError(f"`packed` must have {rows} x {columns} words; "
-                         f"got shape {packed.words.shape}")
     packed = _without_dirt(packed)
     result = np.zeros((len(x), out), np.int32)
     for i in range(0, len(x) if packed.words.size else 0, X_ROWS):
         _product(x[i : i + X_ROWS], packed, result[i : i + X_ROWS], threads)
     return result
+
+
+def _require_words(packed: Packed) -> None:
+    require_kind("packed", packed, Packed)
+    kind, (rows, columns) = _word(packed.layout), packed.grid
+    if packed.words.shape != (rows * columns,) or packed.words.dtype != kind:
+        raise ValueError(f"`packed` must have {rows} x {columns} words of {kind.__name__}; "
+                         f"got shape {packed.words.shape} and {packed.words.dtype}")
+
+
+def _word(layout: Layout) -> type:
+    return np.uint32 if layout.dtype is np.float32 else np.uint64
 
 
 def _without_dirt(packed: Packed) -> Packed:

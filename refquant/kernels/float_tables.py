@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_codes, require_no_nan
+from refquant._validate import as_unmasked, require_codes, require_no_nan
 from refquant.quantizers.minifloat import Minifloat, Overflow, saturating
 
 __all__ = ["decode_bytes", "encode_bytes", "encode_table"]
@@ -65,7 +65,7 @@ def encode_bytes(
     >>> encode_bytes(np.array([1.0, -0.1, 1e9], np.float32), E4M3FN)
     array([ 56, 157, 126], dtype=uint8)
     """
-    x = np.asarray(x)
+    x = as_unmasked("x", x)
     if x.dtype != np.float32:
         raise TypeError(f"`x` must be float32; got {x.dtype}")
     if keep_nan and number_format.nan is None:
@@ -128,7 +128,7 @@ def decode_bytes(codes: Array, number_format: Minifloat) -> Array:
     >>> decode_bytes(np.arange(5, dtype=np.uint8), E2M1)
     array([0. , 0.5, 1. , 1.5, 2. ], dtype=float32)
     """
-    codes = np.asarray(codes)
+    codes = as_unmasked("codes", codes)
     if codes.dtype != np.uint8:
         raise TypeError(f"`codes` must be uint8; got {codes.dtype}")
     pairs = _decode_table(number_format)

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array
-from refquant._validate import require_int
+from refquant._validate import as_unmasked, require_int, require_kind
 from refquant.kernels._apart import apart
 from refquant.kernels._threads import for_each
 
@@ -166,7 +166,7 @@ def gemm(x: Array, weight: Array, *, dtype: type = np.int32, threads: int = 1) -
     ----------
     x : ndarray of int, shape (m, in)
     weight : ndarray of int, shape (out, in)
-        Both of 8, 16 or 32 bits, signed or not.
+        Both int64, or of 8, 16 or 32 bits, signed or not.
     dtype : type
         ``np.int32``, or ``np.int64`` for products that may leave it.
     threads : int
@@ -238,7 +238,7 @@ def prepare(weight: Array, *, x_max: int = 128, dtype: type = np.int32) -> Prepa
     array([[ 3., -4.]], dtype=float32)
     """
     weight = _matrix("weight", weight)
-    require_int("x_max", x_max, 0)
+    x_max = require_int("x_max", x_max, 0)
     total = _largest_sum(weight)
     _require_room(total * x_max, dtype)
     way = plan(total, _largest(weight), x_max)
@@ -268,7 +268,7 @@ def gemm_prepared(x: Array, prepared: Prepared, *, threads: int = 1) -> Array:
     ValueError
         If the shapes do not match or a code is larger than announced.
     TypeError
-        If `x` is not of integers.
+        If `x` is not of integers, or `prepared` not `Prepared`.
 
     References
     ----------
@@ -282,6 +282,7 @@ def gemm_prepared(x: Array, prepared: Prepared, *, threads: int = 1) -> Array:
            [-384]], dtype=int32)
     """
     x = _matrix("x", x)
+    require_kind("prepared", prepared, Prepared)
     by_type = _OF_DTYPE[x.dtype.char]
     if by_type > prepared.x_max and (found := _largest(x)) > prepared.x_max:
         raise ValueError(f"`x` must not exceed {prepared.x_max} in magnitude; got {found}")
@@ -300,6 +301,14 @@ def gemm_definition(x: Array, weight: Array) -> Array:
     Returns
     -------
     ndarray of int64, shape (m, out)
+        Modulo 2**64, where a sum leaves it: the others refuse.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+    TypeError
+        If an operand is not of integers.
 
     References
     ----------
@@ -310,7 +319,9 @@ def gemm_definition(x: Array, weight: Array) -> Array:
     >>> gemm_definition(np.array([[1, 2]], np.int8), np.array([[3, -4]], np.int8))
     array([[-5]])
     """
-    return np.asarray(x, np.int64) @ np.asarray(weight, np.int64).T
+    x, weight = _matrix("x", x), _matrix("weight", weight)
+    _require_rows_like(weight, x)
+    return x.astype(np.int64) @ weight.astype(np.int64).T
 
 
 class _Tiles(NamedTuple):
@@ -344,8 +355,7 @@ def _product(
     """Multiply in `work`, and add up chunks of `most` products in `dtype`."""
     (m, k), n = x.shape, len(weight)
     require_int("threads", threads, 1)
-    if x.shape[1] != weight.shape[1]:
-        raise ValueError(f"`x` must have rows of {weight.shape[1]} codes; got shape {x.shape}")
+    _require_rows_like(weight, x)
     if k <= most and m <= X_ROWS and n <= MOST and n * k <= SMALL:
         tile: Array = x.astype(work) @ weight.astype(work, copy=False).T
         return tile.astype(dtype, copy=False)
@@ -410,12 +420,19 @@ _LIMITS: dict[type, int] = {np.int32: 2**31 - 1, np.int64: 2**63 - 1}
 
 
 def _matrix(name: str, codes: npt.ArrayLike) -> Array:
-    array = np.asarray(codes)
+    array = as_unmasked(name, codes)
     if array.dtype.char not in _OF_DTYPE or not array.dtype.isnative:
-        raise TypeError(f"`{name}` must be integers of at most 64 bits; got {array.dtype}")
+        raise TypeError(
+            f"`{name}` must be integers, int64 or of at most 32 bits; got {array.dtype}"
+        )
     if array.ndim != 2:
         raise ValueError(f"`{name}` must be a matrix; got shape {array.shape}")
     return array
+
+
+def _require_rows_like(weight: Array, x: Array) -> None:
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"`x` must have rows of {weight.shape[1]} codes; got shape {x.shape}")
 
 
 def _largest_by_type(codes: Array) -> int:
@@ -440,7 +457,7 @@ def _largest_sum(weight: Array) -> int:
 
 
 def _require_room(bound: int, dtype: type) -> None:
-    if dtype not in _LIMITS:
+    if not any(dtype is kind for kind in _LIMITS):
         raise TypeError(f"`dtype` must be np.int32 or np.int64; got {dtype!r}")
     if bound > _LIMITS[dtype]:
         wider = "; take dtype=np.int64" if dtype is np.int32 else ""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_codes, require_int
+from refquant._validate import require_codes, require_int, require_kind
 from refquant.kernels.packing import pack_trits
 
 __all__ = ["Packed", "pack", "pack_ternary", "product", "unpack"]
@@ -126,7 +126,7 @@ def pack(codes: Array, *, bits: int, signed: bool = False) -> Packed:
     >>> pack(np.array([[3, -4]]), bits=3, signed=True).powers
     (1, 2, -4)
     """
-    require_int("bits", bits, 1, 8)
+    bits = require_int("bits", bits, 1, 8)
     low = -(2 ** (bits - 1)) if signed else 0
     codes = _matrix(codes, low, low + 2**bits - 1).astype(np.int64)
     places = np.stack([
@@ -152,6 +152,13 @@ def unpack(packed: Packed) -> Array:
     -------
     ndarray of int64, shape (out, in)
 
+    Raises
+    ------
+    ValueError
+        If the places have not the shape that `packed` asks for, or one does not fit.
+    TypeError
+        If `packed` is not `Packed`.
+
     References
     ----------
     See `product`.
@@ -161,6 +168,7 @@ def unpack(packed: Packed) -> Array:
     >>> unpack(pack(np.array([[3, -4]]), bits=3, signed=True))
     array([[ 3, -4]])
     """
+    _require_places(packed)
     out, n = packed.shape
     codes: Array = np.zeros((out, n), np.int64)
     for power, places in zip(packed.powers, packed.places, strict=True):
@@ -189,7 +197,7 @@ def product(x: Array, packed: Packed) -> Array:
         If the shapes do not match, a code or place does not fit, or a sum could
         overflow int32.
     TypeError
-        If `x` is not of integers.
+        If `x` is not of integers, or `packed` not `Packed`.
 
     References
     ----------
@@ -201,15 +209,10 @@ def product(x: Array, packed: Packed) -> Array:
     array([[ 2, -3]], dtype=int32)
     """
     x = require_codes("x", x, -128, 255)
-    (out, n), (entries, size) = packed.shape, packed.digits.shape
+    _require_places(packed)
+    out, n = packed.shape
     if x.ndim != 2 or x.shape[1] != n:
         raise ValueError(f"`x` must have rows of {n} codes; got shape {x.shape}")
-    expected = (len(packed.powers), -(-n // size), out)
-    if packed.places.dtype != np.uint8 or packed.places.shape != expected:
-        raise ValueError(f"`packed` must have places of uint8 and shape {expected}; got "
-                         f"{packed.places.dtype}, {packed.places.shape}")
-    if entries < 256:
-        require_codes("packed.places", packed.places, 0, entries - 1)
     if sum(map(abs, packed.powers)) * 255 * n >= 2**31:
         raise ValueError(f"`packed` must leave room in int32 for sums of {n} products")
     y: Array = np.zeros((len(x), out), np.int32)
@@ -244,6 +247,17 @@ def _sums(x: Array, packed: Packed, lanes: int) -> Array:
                     added += np.take(table, place, axis=0, out=fetched, mode="clip")
                 total[c : c + OUTPUTS] += added if power == 1 else added.astype(np.int32) * power
     return total
+
+
+def _require_places(packed: Packed) -> None:
+    require_kind("packed", packed, Packed)
+    (out, n), (entries, size) = packed.shape, packed.digits.shape
+    expected = (len(packed.powers), -(-n // size), out)
+    if packed.places.dtype != np.uint8 or packed.places.shape != expected:
+        raise ValueError(f"`packed` must have places of uint8 and shape {expected}; got "
+                         f"{packed.places.dtype}, {packed.places.shape}")
+    if entries < 256:
+        require_codes("packed.places", packed.places, 0, entries - 1)
 
 
 def _matrix(codes: Array, low: int, high: int) -> Array:

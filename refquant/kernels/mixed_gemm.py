@@ -30,7 +30,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array
-from refquant._validate import require_codes, require_finite, require_int
+from refquant._validate import (
+    as_unmasked,
+    require_codes,
+    require_finite,
+    require_int,
+    require_kind,
+    require_same_shape,
+)
 from refquant.kernels._threads import for_each
 
 __all__ = ["Packed", "dequantize", "integer_product", "pack", "product"]
@@ -92,9 +99,10 @@ def pack(
     codes : ndarray of int, shape (out, in), from 0 to 15
         Signed codes plus 8. The last group may be shorter.
     scale : ndarray of float, broadcastable to (out, groups)
-        ``groups = ceil(in / group_size)``; kept as float32.
+        ``groups = ceil(in / group_size)``; kept as float32, which must hold it.
     zero_point : ndarray of int, broadcastable to (out, groups), from 0 to 15
     group_size : int
+        More than ``in`` counts as ``in``.
 
     Returns
     -------
@@ -104,10 +112,10 @@ def pack(
     Raises
     ------
     ValueError
-        If a code or zero point does not fit, a scale is not finite, or a shape
-        does not match.
+        If a code or zero point does not fit, a scale is not finite in float32, or a
+        shape does not match.
     TypeError
-        If codes or zero points are not integers.
+        If codes or zero points are not integers, or scales not real numbers.
 
     References
     ----------
@@ -119,13 +127,14 @@ def pack(
     >>> [hex(word) for word in packed.words], packed.scale.ravel()
     (['0x8897', '0xf'], array([0.5, 2. ], dtype=float32))
     """
-    require_int("group_size", group_size, 1)
+    group_size = require_int("group_size", group_size, 1)
     codes = require_codes("codes", codes, 0, 15)
     if codes.ndim != 2:
         raise ValueError(f"`codes` must be a matrix; got shape {codes.shape}")
-    require_finite("scale", scale)
+    single = _as_float32("scale", scale)
     zero_point = require_codes("zero_point", zero_point, 0, 15)
     out, n = codes.shape
+    group_size = min(group_size, max(n, 1))         # or a short row would be filled up to it
     groups, rows = -(-n // group_size), -(-group_size // DIGITS)
     full = np.zeros((out, groups * group_size), np.uint16)
     full[:, :n] = codes
@@ -138,7 +147,7 @@ def pack(
     tiles = [words[c : c + COLUMNS].transpose(1, 2, 0).ravel() for c in range(0, out, COLUMNS)]
     return Packed(
         np.concatenate([np.empty(0, np.uint16), *tiles]),
-        _by_group("scale", scale, (out, groups)).astype(np.float32),
+        _by_group("scale", single, (out, groups)),
         _by_group("zero_point", zero_point, (out, groups)).astype(np.uint8),
         (out, n),
         group_size,
@@ -156,6 +165,13 @@ def dequantize(packed: Packed) -> Array:
     -------
     ndarray of float64, shape (out, in)
 
+    Raises
+    ------
+    ValueError
+        If `packed` has not the words, scales and zero points that its shape asks for.
+    TypeError
+        If `packed` is not `Packed`.
+
     References
     ----------
     See `pack`.
@@ -165,6 +181,7 @@ def dequantize(packed: Packed) -> Array:
     >>> dequantize(pack(np.array([[7, 9, 8, 8, 15]]), np.array([[0.5, 2]]), group_size=4))
     array([[-0.5,  0.5,  0. ,  0. , 14. ]])
     """
+    _require_parts(packed)
     codes = _codes(packed).astype(np.float64)
     values = (codes - packed.zero_point.T[..., np.newaxis]) * packed.scale.T[..., np.newaxis]
     (out, n), (_, groups, size) = packed.shape, values.shape
@@ -186,8 +203,9 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     -------
     ndarray of float32, shape (m, out)
         Within :math:`(G + groups + 4)\, 2^{-24} \sum_k s_k (u_k + z_k) |x_k|` of the exact
-        product, G being the group size, unless a float underflows. Beside it and two
-        copies of up to 256 rows of `x` at most 2 megabytes are in use for groups of 128.
+        product, G being the group size, unless a float underflows or overflows (which
+        NumPy warns of). Beside it and two copies of up to 256 rows of `x` at most 2
+        megabytes are in use for groups of 128.
 
     Raises
     ------
@@ -195,7 +213,7 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
         If the shapes do not match, `x` is not finite, or `packed` has not the words
         that its shape asks for.
     TypeError
-        If `x` is not float32.
+        If `x` is not float32, or `packed` not `Packed`.
 
     References
     ----------
@@ -207,11 +225,12 @@ def product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     >>> product(np.array([[1, 2, 3, 4, 5]], np.float32), packed)
     array([[70.5]], dtype=float32)
     """
-    x = np.asarray(x)
+    x = as_unmasked("x", x)
     if x.dtype != np.float32:
         raise TypeError(f"`x` must be float32; got {x.dtype}")
     require_finite("x", x)
-    small = packed.group_size < SMALL_GROUP and len(x) > FEW_ROWS
+    _require_parts(packed)
+    small = packed.group_size < SMALL_GROUP and x.shape[:1] > (FEW_ROWS,)
     return _product(x, packed, _scaled_before if small else _scaled_after, threads)
 
 
@@ -238,7 +257,7 @@ def integer_product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     ValueError
         If a code does not fit, the shapes do not match, or the groups are too large.
     TypeError
-        If `x` is not of integers.
+        If `x` is not of integers, or `packed` not `Packed`.
 
     References
     ----------
@@ -251,6 +270,7 @@ def integer_product(x: Array, packed: Packed, *, threads: int = 1) -> Array:
     array([[70.5]], dtype=float32)
     """
     x = require_codes("x", x, -128, 127)
+    _require_parts(packed)
     if packed.group_size > 4096:        # 4096 (15 + 15) 128 < 2**24, digits and zero points
         raise ValueError(
             f"`packed` must have groups of at most 4096 to be exact; got {packed.group_size}")
@@ -264,9 +284,6 @@ def _product(x: Array, packed: Packed, multiply: _Multiply, threads: int) -> Arr
     require_int("threads", threads, 1)
     if x.ndim != 2 or x.shape[1] != n:
         raise ValueError(f"`x` must have rows of {n} elements; got shape {x.shape}")
-    if packed.words.shape != (groups * rows * out,) or packed.scale.shape != (groups, out):
-        raise ValueError(f"`packed` must have {groups * rows * out} words and scales of shape "
-                         f"{(groups, out)}; got {packed.words.shape} and {packed.scale.shape}")
     y = np.zeros((len(x), out), np.float32)
     for i in range(0, len(x), X_ROWS):
         parts, some = _by_digit(x[i : i + X_ROWS], groups, size), y[i : i + X_ROWS]
@@ -280,6 +297,18 @@ def _product(x: Array, packed: Packed, multiply: _Multiply, threads: int) -> Arr
 
         for_each(range(0, out, COLUMNS), write_columns, threads)
     return y
+
+
+def _require_parts(packed: Packed) -> None:
+    """Raise unless the arrays of a packed weight have the dtypes and shapes it asks for."""
+    require_kind("packed", packed, Packed)
+    (out, n), size = packed.shape, require_int("packed.group_size", packed.group_size, 1)
+    groups, rows = -(-n // size), -(-size // DIGITS)
+    if packed.words.shape != (groups * rows * out,) or packed.words.dtype != np.uint16:
+        raise ValueError(f"`packed` must have {groups * rows * out} words of uint16; "
+                         f"got {packed.words.shape} and {packed.words.dtype}")
+    require_same_shape("packed.scale", packed.scale, (groups, out))
+    require_same_shape("packed.zero_point", packed.zero_point, (groups, out))
 
 
 def _by_digit(x: Array, groups: int, size: int) -> Array:
@@ -350,6 +379,16 @@ def _codes(packed: Packed) -> Array:
     words = np.concatenate(tiles)
     digits = [words >> np.uint16(4 * p) & np.uint16(15) for p in range(DIGITS)]
     return np.concatenate(digits, axis=-1)[..., :size]
+
+
+def _as_float32(name: str, values: npt.ArrayLike) -> Array:
+    array = as_unmasked(name, values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"`{name}` must be real numbers; got {array.dtype}")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    require_finite(name, single)
+    return single
 
 
 def _by_group(name: str, values: npt.ArrayLike, shape: tuple[int, int]) -> Array:

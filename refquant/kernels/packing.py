@@ -25,7 +25,7 @@ Eight codes of b bits, a byte each, are one 64-bit word. Three folds
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_codes, require_int
+from refquant._validate import as_unmasked, require_codes, require_int
 from refquant.granularity import group, ungroup
 
 __all__ = [
@@ -87,9 +87,9 @@ def pack(
     >>> pack(np.array([1, 2, 15]), bits=4, high_first=True)
     array([ 18, 240], dtype=uint8)
     """
-    _check_order(bits, high_first)
+    bits = _check_order(bits, high_first)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    codes = _at_least_one_axis("codes", np.asarray(codes))
+    codes = _at_least_one_axis("codes", as_unmasked("codes", codes))
     if codes.dtype != np.uint8:                    # bytes are checked tile by tile, below
         codes = require_codes("codes", codes, low, high)
     n, together = codes.shape[-1], _together(bits)
@@ -155,8 +155,8 @@ def unpack(
     >>> unpack(np.array([33, 15], np.uint8), 3, bits=4, signed=True)
     array([ 1,  2, -1], dtype=int8)
     """
-    _check_order(bits, high_first)
-    packed = _rows_of_bytes(packed, n, -(-n * bits // 8), f"{n} codes of {bits} bits")
+    bits, n = _check_order(bits, high_first), require_int("n", n, 0)
+    packed = _rows_of_bytes(packed, -(-n * bits // 8), f"{n} codes of {bits} bits")
     packed = np.take(_REVERSED[bits], packed) if high_first else packed
     together = _together(bits)
     wide = bits if bits == 3 else 1
@@ -254,7 +254,8 @@ def unpack_trits(packed: Array, n: int) -> Array:
     >>> unpack_trits(np.array([200, 120], np.uint8), 6)
     array([ 1, -1,  0,  0,  1, -1], dtype=int8)
     """
-    packed = _rows_of_bytes(packed, n, -(-n // TRITS), f"{n} trits")
+    n = require_int("n", n, 0)
+    packed = _rows_of_bytes(packed, -(-n // TRITS), f"{n} trits")
     require_codes("packed", packed, 0, 242)
     rest = packed.copy()
     codes = np.empty((*packed.shape, TRITS), np.int8)
@@ -357,7 +358,7 @@ def gptq_words(codes: Array, *, bits: int) -> Array:
     '0x76543210'
     """
     packed = pack(codes, bits=bits)
-    if np.shape(codes)[-1] * bits % 32:
+    if np.shape(codes)[-1] * int(bits) % 32:
         raise ValueError(
             f"`codes` of {bits} bits must fill words of 32 bits; got rows of {np.shape(codes)[-1]}"
         )
@@ -393,7 +394,7 @@ def ungptq_words(packed: Array, *, bits: int) -> Array:
     >>> ungptq_words(np.array([0x76543210], np.uint32), bits=4)
     array([0, 1, 2, 3, 4, 5, 6, 7], dtype=uint8)
     """
-    require_int("bits", bits, 1, 4)
+    bits = require_int("bits", bits, 1, 4)
     words = _as_words(packed)
     n, rest = divmod(words.shape[-1] * 32, bits)
     if rest:
@@ -530,8 +531,7 @@ def unbitnet_pairs(packed: Array, out: int) -> Array:
     >>> unbitnet_pairs(np.array([[134]], np.uint8), 4).ravel()
     array([ 1,  0, -1,  1], dtype=int8)
     """
-    packed = _as_bytes(packed)
-    require_int("out", out, 0)
+    packed, out = _as_bytes(packed), require_int("out", out, 0)
     if packed.ndim != 2 or len(packed) != -(-out // 4):
         raise ValueError(
             f"`packed` must have {-(-out // 4)} rows for {out} rows of codes; got {packed.shape}"
@@ -589,10 +589,11 @@ def _reversed_fields(bits: int) -> Array:
 _REVERSED = {bits: _reversed_fields(bits) for bits in (1, 2, 4)}
 
 
-def _check_order(bits: int, high_first: bool) -> None:
-    require_int("bits", bits, 1, 4)
+def _check_order(bits: int, high_first: bool) -> int:
+    bits = require_int("bits", bits, 1, 4)
     if high_first and bits == 3:
         raise ValueError("`high_first` must be False for 3 bits, whose codes cross bytes; got True")
+    return bits
 
 
 def _at_least_one_axis(name: str, array: Array) -> Array:
@@ -602,26 +603,25 @@ def _at_least_one_axis(name: str, array: Array) -> Array:
 
 
 def _rows_of_codes(codes: Array, low: int, high: int) -> Codes:
-    return require_codes("codes", _at_least_one_axis("codes", np.asarray(codes)), low, high)
+    return require_codes("codes", _at_least_one_axis("codes", as_unmasked("codes", codes)), low, high)
 
 
 def _as_bytes(packed: Array) -> Array:
-    packed = np.asarray(packed)
+    packed = as_unmasked("packed", packed)
     if packed.dtype != np.uint8:
         raise TypeError(f"`packed` must be uint8; got {packed.dtype}")
     return _at_least_one_axis("packed", packed)
 
 
 def _as_words(packed: Array) -> Array:
-    packed = np.asarray(packed)
+    packed = as_unmasked("packed", packed)
     if packed.dtype not in (np.uint32, np.int32):
         raise TypeError(f"`packed` must be uint32 or int32; got {packed.dtype}")
     return _at_least_one_axis("packed", packed).astype(np.uint32, copy=False)
 
 
-def _rows_of_bytes(packed: Array, n: int, length: int, what: str) -> Array:
+def _rows_of_bytes(packed: Array, length: int, what: str) -> Array:
     packed = _as_bytes(packed)
-    require_int("n", n, 0)
     if packed.shape[-1] != length:
         raise ValueError(f"`packed` must have {length} bytes for {what}; got {packed.shape[-1]}")
     return packed

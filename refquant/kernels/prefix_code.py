@@ -44,8 +44,8 @@ def encode(symbols: Array, words: Array, lengths: Array) -> bytes:
     Raises
     ------
     ValueError
-        If a symbol is outside the alphabet or has no word, or a word is longer
-        than 48 bits or than its length.
+        If a symbol is outside the alphabet or has no word, a word is longer than 48
+        bits or than its length, or `lengths` are not one row.
     TypeError
         If an argument is not of integers.
 
@@ -60,7 +60,8 @@ def encode(symbols: Array, words: Array, lengths: Array) -> bytes:
     """
     symbols, words, lengths = _checked(symbols, words, lengths)
     runs = [(symbols, _aligned(words, lengths))]
-    if lengths.size <= 256 and lengths.max() <= LONGEST // 2 and symbols.size >= WORTH_PAIRS:
+    few = lengths.size <= 256 and lengths.max(initial=0) <= LONGEST // 2
+    if few and symbols.size >= WORTH_PAIRS:
         even = symbols[: symbols.size // 2 * 2].astype(np.uint8, copy=False)
         runs = [(even.view("<u2"), _pairs(words, lengths)), (symbols[even.size :], runs[0][1])]
     whole, rest, used = [], np.uint64(0), 0
@@ -123,6 +124,8 @@ def _checked(
 ) -> tuple[Array, Array, Array]:
     lengths = require_codes("lengths", lengths, 0, LONGEST).astype(np.int64)
     words = require_codes("words", words, 0, 2**LONGEST - 1).astype(np.int64)
+    if lengths.ndim != 1:
+        raise ValueError(f"`lengths` must be one row; got shape {lengths.shape}")
     require_same_shape("words", words, lengths.shape)
     if (words >> lengths).any():
         bad = np.flatnonzero(words >> lengths)[0]

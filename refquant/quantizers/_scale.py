@@ -1,11 +1,23 @@
-"""The rule for a scale that cannot serve, the same wherever a scale comes from data."""
+"""What all scales from data need: a mean that cannot overflow, and a rule for what cannot serve."""
 
 import numpy as np
 import numpy.typing as npt
 
-from refquant._types import Array
+from refquant._types import Array, Axis
 
-__all__ = ["usable"]
+__all__ = ["mean_of", "usable"]
+
+
+def mean_of(x: Array, *, axis: Axis, where: Array | bool = True) -> Array:
+    """Mean over `axis`, kept as size 1, in float64; 0 where there is nothing to average."""
+    count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=True)
+    with np.errstate(over="ignore"):
+        total = np.sum(x, axis=axis, keepdims=True, dtype=np.float64, where=where)
+    if not np.isfinite(total).all():            # a sum beyond float64, whose mean is not
+        small: Array = np.ldexp(x.astype(np.float64), -64)
+        total = np.sum(small, axis=axis, keepdims=True, where=where)
+        return np.asarray(np.ldexp(total / np.maximum(count, 1), 64))
+    return np.asarray(total / np.maximum(count, 1))
 
 
 def usable(scale: Array, dtype: npt.DTypeLike) -> Array:

@@ -18,6 +18,7 @@ from refquant._validate import (
     require_finite,
     require_no_nan,
 )
+from refquant.quantizers._scale import mean_of
 
 __all__ = ["Binary", "sign", "xnor"]
 
@@ -162,5 +163,4 @@ def xnor(x: Array, *, axis: Axis = None) -> Binary:
            [0.5]])
     """
     x = as_data("x", x, axis=axis)
-    mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)
-    return Binary(mean.astype(x.dtype))
+    return Binary(mean_of(np.abs(x), axis=axis).astype(x.dtype))

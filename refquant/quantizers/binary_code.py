@@ -200,9 +200,9 @@ def greedy(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     array([0.3375, 0.25  ])
     """
     x = as_data("x", x)
-    rows, shape = _rows(x, planes, axis)
+    rows, shape, exponent = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=False)
-    return _coded(x, axis, shape, scales, signs)
+    return _coded(x, axis, shape, np.ldexp(scales, exponent), signs)
 
 
 def refined(x: Array, *, planes: int, axis: Axis = None) -> Coded:
@@ -243,9 +243,9 @@ def refined(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     array([0.3375, 0.25  ])
     """
     x = as_data("x", x)
-    rows, shape = _rows(x, planes, axis)
+    rows, shape, exponent = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=True)
-    return _coded(x, axis, shape, scales, signs)
+    return _coded(x, axis, shape, np.ldexp(scales, exponent), signs)
 
 
 def alternating(x: Array, *, planes: int, axis: Axis = None, max_sweeps: int = 100) -> Coded:
@@ -287,7 +287,7 @@ def alternating(x: Array, *, planes: int, axis: Axis = None, max_sweeps: int = 1
     """
     require_int("max_sweeps", max_sweeps, 0)
     x = as_data("x", x)
-    rows, shape = _rows(x, planes, axis)
+    rows, shape, exponent = _rows(x, planes, axis)
     scales, signs = _greedy_rows(rows, planes, refit=False)
     for _ in range(max_sweeps):
         scales, previous = _least_squares(signs, rows), signs
@@ -298,7 +298,7 @@ def alternating(x: Array, *, planes: int, axis: Axis = None, max_sweeps: int = 1
             break
     else:
         scales = _least_squares(signs, rows)
-    return _coded(x, axis, shape, scales, signs)
+    return _coded(x, axis, shape, np.ldexp(scales, exponent), signs)
 
 
 def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
@@ -333,7 +333,7 @@ def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     array([1.5, 1.5, 4. ])
     """
     x = as_data("x", x)
-    rows, shape = _rows(x, planes, axis)
+    rows, shape, exponent = _rows(x, planes, axis)
     bits = planes * rows.shape[1]
     if bits > 16:
         raise ValueError(f"`planes` times the elements of a block must not exceed 16; got {bits}")
@@ -341,12 +341,17 @@ def exhaustive(x: Array, *, planes: int, axis: Axis = None) -> Coded:
     fitted = np.linalg.pinv(trials) @ rows.T                       # (trials, planes, rows)
     error = np.sum((trials @ fitted - rows.T) ** 2, axis=1)        # (trials, rows)
     best = np.argmin(error, axis=0)
-    return _coded(x, axis, shape, fitted[best, :, np.arange(len(rows))], trials[best])
+    scales = np.ldexp(fitted[best, :, np.arange(len(rows))], exponent)
+    return _coded(x, axis, shape, scales, trials[best])
 
 
-def _rows(x: Array, planes: int, axis: Axis) -> tuple[Array, tuple[int, ...]]:
+def _rows(x: Array, planes: int, axis: Axis) -> tuple[Array, tuple[int, ...], Array]:
+    """Blocks as rows of magnitudes up to 1, their shape, and the power of two of each row."""
     require_int("planes", planes, 1, 8)
-    return as_rows(x.astype(np.float64), axis=axis)
+    rows, shape = as_rows(x.astype(np.float64), axis=axis)
+    # A power of two changes no digit, and no sum or square leaves float64.
+    exponent = np.frexp(np.max(np.abs(rows), axis=1, keepdims=True))[1]
+    return np.ldexp(rows, -exponent), shape, exponent
 
 
 def _greedy_rows(rows: Array, planes: int, *, refit: bool) -> tuple[Array, Array]:
@@ -391,7 +396,8 @@ def _coded(
     position, _ = as_rows(np.arange(x.size).reshape(x.shape), axis=axis)
     codes = np.empty(x.size, np.int32)
     codes[position] = rows
-    planes = scales.T.reshape(-1, *shape).astype(x.dtype)
+    with np.errstate(over="ignore"):            # `BinaryCode` refuses infinity
+        planes = scales.T.reshape(-1, *shape).astype(x.dtype)
     return Coded(BinaryCode(planes), codes.reshape(x.shape))
 
 

@@ -27,13 +27,13 @@ import numpy as np
 
 from refquant._types import Array, Axis, Codes, Rounding
 from refquant._validate import (
+    as_data,
     as_reals,
     require_broadcastable,
     require_codes,
-    require_finite,
     require_int,
     require_no_nan,
-    require_nonempty,
+    require_number,
     require_positive,
 )
 from refquant.quantizers.fixed_point import FixedPoint
@@ -82,6 +82,8 @@ class Block:
     ------
     ValueError
         If a scale is not positive and finite.
+    TypeError
+        If `scale` is not float, or `tensor_scale` not one number.
 
     References
     ----------
@@ -105,6 +107,7 @@ class Block:
         object.__setattr__(self, "scale", as_reals("scale", self.scale))
         require_positive("scale", self.scale)
         if self.tensor_scale is not None:
+            require_number("tensor_scale", self.tensor_scale)
             require_positive("tensor_scale", np.asarray(self.tensor_scale))
         require_int("scale_bits", self.scale_bits, 1)
 
@@ -428,10 +431,7 @@ def nvfp4(x: Array, *, axis: Axis = -1) -> Block:
 
 
 def _block_maxima(x: Array, axis: Axis) -> Array:
-    x = as_reals("x", x)
-    require_nonempty("x", x)
-    require_finite("x", x)
-    return np.max(np.abs(x), axis=axis, keepdims=True)
+    return np.max(np.abs(as_data("x", x, axis=axis)), axis=axis, keepdims=True)
 
 
 def _split(x: Array | float) -> tuple[Array, Array]:

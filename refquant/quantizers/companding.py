@@ -13,7 +13,7 @@ codebook refuses NaN and saturates.
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int, require_positive
+from refquant._validate import as_reals, require_int, require_number, require_positive
 from refquant.quantizers.codebook import Codebook
 
 __all__ = ["a_law", "a_law_inverse", "companded", "mu_law", "mu_law_inverse"]
@@ -218,5 +218,6 @@ def companded(bound: Array, *, bits: int, mu: float = MU) -> Codebook:
 
 
 def _require_above(name: str, value: float, low: float) -> None:
+    require_number(name, value)
     if not low < value < np.inf:
         raise ValueError(f"`{name}` must be above {low} and finite; got {value}")

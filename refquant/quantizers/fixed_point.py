@@ -21,7 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from refquant._types import Array, Codes, Rounding
-from refquant._validate import as_reals, require_codes, require_int, require_no_nan
+from refquant._validate import (
+    as_reals,
+    require_codes,
+    require_int,
+    require_no_nan,
+    require_number,
+)
 from refquant.rounding import half_even
 
 __all__ = ["FixedPoint", "covering", "multiply", "q_arm", "q_ti", "rescale"]
@@ -53,8 +59,8 @@ class FixedPoint:
 
     Notes
     -----
-    Codes of up to 25 bits are float32 numbers exactly, longer ones are decoded
-    to float64. Codes are int32, so an unsigned format has at most 31 bits.
+    Codes of up to 25 bits, or 24 without a sign, are float32 numbers exactly; longer
+    ones are decoded to float64. Codes are int32, so an unsigned format has at most 31 bits.
 
     References
     ----------
@@ -76,8 +82,9 @@ class FixedPoint:
     narrow: bool = False
 
     def __post_init__(self) -> None:
-        require_int("total_bits", self.total_bits, 2, 32 if self.signed else 31)
-        require_int("frac_bits", self.frac_bits, -96, 126)
+        total = require_int("total_bits", self.total_bits, 2, 32 if self.signed else 31)
+        object.__setattr__(self, "total_bits", total)
+        object.__setattr__(self, "frac_bits", require_int("frac_bits", self.frac_bits, -96, 126))
         if self.narrow and not self.signed:
             raise ValueError("`narrow` must be False: an unsigned format has no negative code")
 
@@ -156,10 +163,11 @@ class FixedPoint:
 
         Returns
         -------
-        ndarray of float32, float64 above 25 bits, shape of `codes`
+        ndarray, shape of `codes`
+            float32 if that holds all codes, up to 25 bits with the sign; else float64.
         """
         codes = require_codes("codes", codes, self.qmin, self.qmax)
-        wide = np.float32 if self.total_bits <= 25 else np.float64
+        wide = np.float32 if self.qmax <= 2**24 else np.float64
         return np.ldexp(codes.astype(wide), np.int32(-self.frac_bits))
 
 
@@ -261,6 +269,8 @@ def covering(bound: float, *, total_bits: int = 8, tight: bool = False) -> Fixed
     >>> covering(1.0), covering(1.0, tight=True).frac_bits, covering(0.3).frac_bits
     (FixedPoint(total_bits=8, frac_bits=6, signed=True, narrow=False), 7, 8)
     """
+    require_number("bound", bound)
+    total_bits = require_int("total_bits", total_bits, 2, 32)
     if not (math.isfinite(bound) and bound >= 0):
         raise ValueError(f"`bound` must be finite and not negative; got {bound}")
     # bound = f * 2**e with 1/2 <= f < 1: the logarithm by exponent bits, exactly.

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import as_reals, require_codes, require_no_nan
+from refquant._validate import as_reals, require_codes, require_no_nan, require_same_shape
 from refquant.granularity import group, ungroup
 from refquant.rounding import half_away, toward_zero
 
@@ -170,7 +170,7 @@ class Layout:
         Raises
         ------
         ValueError
-            If a block has the wrong number of codes.
+            If a block has the wrong number of codes, or there is not one scale for each.
 
         Examples
         --------
@@ -178,10 +178,14 @@ class Layout:
         array([  0,  60, 255, 255], dtype=uint8)
         """
         shape = np.shape(blocks.codes)
+        if len(shape) < 2:
+            raise ValueError(f"`blocks.codes` must have shape (..., blocks, elements); got {shape}")
         if shape[-1] != self.block_size:
             raise ValueError(f"`blocks` must hold {self.block_size} codes each; got {shape[-1]}")
+        require_same_shape("blocks.scale", blocks.scale, (*shape[:-1], 1))
         codes = self.pack_codes(np.reshape(blocks.codes, (-1, self.block_size)))
-        scale = np.reshape(blocks.scale, (-1, 1)).astype("<f2").view(np.uint8)
+        with np.errstate(over="ignore"):                # as in `quantize`
+            scale = np.reshape(blocks.scale, (-1, 1)).astype("<f2").view(np.uint8)
         parts = [scale, codes] if self.scale_first else [codes, scale]
         return np.concatenate(parts, axis=1).reshape(*shape[:-2], shape[-2] * self.block_bytes)
 

@@ -394,6 +394,8 @@ def by_name(name: str) -> Minifloat:
     ------
     ValueError
         If there is no such format.
+    TypeError
+        If `name` is not a string.
 
     References
     ----------
@@ -404,6 +406,8 @@ def by_name(name: str) -> Minifloat:
     >>> by_name("e4m3fn") is E4M3FN
     True
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a string; got {name!r}")
     try:
         return FORMATS[name.upper()]
     except KeyError:

@@ -30,6 +30,7 @@ from refquant._validate import (
 )
 from refquant.granularity import as_rows
 from refquant.quantizer import Quantizer
+from refquant.quantizers._points import to_unit
 from refquant.quantizers._scale import usable
 from refquant.quantizers.codebook import Codebook, nearest
 from refquant.quantizers.uniform import asymmetric
@@ -120,7 +121,8 @@ class NormalFloat:
         """
         levels = self.codebook.decode(codes)
         require_broadcastable("scale", self.scale, levels.shape)
-        return (self.scale * levels).astype(self.scale.dtype, copy=False)
+        with np.errstate(over="ignore"):        # levels beyond 1 may leave the dtype
+            return (self.scale * levels).astype(self.scale.dtype, copy=False)
 
     @property
     def code_bits(self) -> int:
@@ -169,7 +171,7 @@ def block_absmax(x: Array, *, axis: Axis = -1, codebook: Codebook | None = None)
     array([[2.],
            [1.]])
     """
-    x = as_data("x", x)
+    x = as_data("x", x, axis=axis)
     scale = np.max(np.abs(x), axis=axis, keepdims=True)
     return NormalFloat(usable(scale, x.dtype),
                        bitsandbytes_nf4() if codebook is None else codebook)
@@ -378,6 +380,7 @@ def quantile(x: Array, k: int, *, axis: Axis = None) -> Codebook:
     x = as_data("x", x)
     rows, shape = as_rows(x, axis=axis)
     at = np.arange(1, 2 * k) / (2 * k)          # level, threshold, level, ...
-    values = np.quantile(rows.astype(np.float64), at, axis=1)
+    unit, exponent = to_unit(rows.astype(np.float64))       # whose differences do not overflow
+    values = np.ldexp(np.quantile(unit, at, axis=1), exponent)
     values = values.reshape(-1) if axis is None else values.reshape(2 * k - 1, *shape)
     return Codebook(values[::2].astype(x.dtype), values[1::2])

@@ -87,7 +87,7 @@ class PowerOfTwo:
     def __post_init__(self) -> None:
         object.__setattr__(self, "largest", as_reals("largest", self.largest))
         require_positive("largest", self.largest)
-        require_int("bits", self.bits, 2, 8)
+        object.__setattr__(self, "bits", require_int("bits", self.bits, 2, 8))
         mantissa, _ = np.frexp(self.largest)
         if (mantissa != 0.5).any():
             bad = self.largest[mantissa != 0.5].flat[0]
@@ -142,7 +142,8 @@ class PowerOfTwo:
         """
         codes = require_codes("codes", codes, -self._count, self._count)
         require_broadcastable("largest", self.largest, codes.shape)
-        shift = (np.abs(codes) - self._count).astype(np.int32)
+        # int32 first: codes without a sign would wrap around.
+        shift = np.abs(codes.astype(np.int32)) - self._count
         return np.sign(codes).astype(self.largest.dtype) * np.ldexp(self.largest, shift)
 
     @property

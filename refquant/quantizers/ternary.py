@@ -23,8 +23,10 @@ from refquant._validate import (
     require_codes,
     require_finite,
     require_no_nan,
+    require_number,
 )
 from refquant.granularity import as_rows
+from refquant.quantizers._scale import mean_of
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["Ternary", "absmean", "optimal", "ttq", "twn"]
@@ -163,15 +165,13 @@ def twn(x: Array, *, axis: Axis = None, ratio: float = 0.7) -> Ternary:
     array([ 1,  0,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
     x = as_data("x", x, axis=axis)
-    if not ratio >= 0:
-        raise ValueError(f"`ratio` must not be negative; got {ratio}")
+    _require_ratio(ratio)
     magnitude = np.abs(x)
-    mean = np.asarray(np.mean(magnitude, axis=axis, keepdims=True, dtype=np.float64))
-    threshold = (ratio * mean).astype(x.dtype)          # as `encode` will see it
-    survives = magnitude > threshold
-    count = np.sum(survives, axis=axis, keepdims=True)
-    total = np.sum(magnitude, axis=axis, keepdims=True, where=survives, dtype=np.float64)
-    return _ternary(threshold, total / np.maximum(count, 1), x.dtype)
+    with np.errstate(over="ignore"):                    # `Ternary` refuses infinity
+        threshold = (ratio * mean_of(magnitude, axis=axis)).astype(x.dtype)
+    # The stored threshold, as `encode` will see it.
+    level = mean_of(magnitude, axis=axis, where=magnitude > threshold)
+    return _ternary(threshold, level, x.dtype)
 
 
 def optimal(x: Array, *, axis: Axis = None) -> Ternary:
@@ -217,11 +217,12 @@ def optimal(x: Array, *, axis: Axis = None) -> Ternary:
     x = as_data("x", x, axis=axis)
     rows, shape = as_rows(np.abs(x).astype(np.float64), axis=axis)
     rows = -np.sort(-rows, axis=1)
-    means = np.cumsum(rows, axis=1) / np.arange(1, rows.shape[1] + 1)
     # Relative to the largest, by a power of two, which is exact: squares may leave float64.
-    relative = np.ldexp(means, -np.frexp(rows[:, :1])[1])
-    best = np.argmax(relative**2 * np.arange(1, rows.shape[1] + 1), axis=1)
-    level = means[np.arange(len(rows)), best].reshape(shape)
+    exponent = np.frexp(rows[:, 0])[1]
+    relative = np.ldexp(rows, -exponent[:, np.newaxis])
+    means = np.cumsum(relative, axis=1) / np.arange(1, rows.shape[1] + 1)
+    best = np.argmax(means**2 * np.arange(1, rows.shape[1] + 1), axis=1)
+    level = np.ldexp(means[np.arange(len(rows)), best], exponent).reshape(shape)
     return _ternary(level / 2, level, x.dtype)
 
 
@@ -260,10 +261,10 @@ def ttq(
     array(0.05)
     """
     x = as_data("x", x)
-    if not ratio >= 0:
-        raise ValueError(f"`ratio` must not be negative; got {ratio}")
+    _require_ratio(ratio)
     negative, positive = as_reals("negative", negative), as_reals("positive", positive)
-    threshold = np.full(positive.shape, ratio * np.max(np.abs(x)), positive.dtype)
+    with np.errstate(over="ignore"):            # `Ternary` refuses infinity
+        threshold = np.full(positive.shape, ratio * np.max(np.abs(x)), positive.dtype)
     return Ternary(threshold, negative, positive)
 
 
@@ -308,13 +309,20 @@ def absmean(x: Array, *, axis: Axis = None, floor: float = 1e-5) -> Uniform:
     array([ 1, -1,  0, -1,  1,  0,  0, -1], dtype=int32)
     """
     x = as_data("x", x, axis=axis)
+    require_number("floor", floor)
     if not floor > 0:
         raise ValueError(f"`floor` must be positive; got {floor}")
-    mean = np.mean(np.abs(x), axis=axis, keepdims=True, dtype=np.float64)
-    scale = np.maximum(mean, floor).astype(x.dtype)
+    scale = np.maximum(mean_of(np.abs(x), axis=axis), floor).astype(x.dtype)
     return Uniform(scale, np.zeros(scale.shape, np.int32), -1, 1)
+
+
+def _require_ratio(ratio: float) -> None:
+    require_number("ratio", ratio)
+    if not ratio >= 0:
+        raise ValueError(f"`ratio` must not be negative; got {ratio}")
 
 
 def _ternary(threshold: Array, level: Array, dtype: npt.DTypeLike) -> Ternary:
     level = level.astype(dtype)
-    return Ternary(threshold.astype(dtype), level, level)
+    with np.errstate(over="ignore"):
+        return Ternary(threshold.astype(dtype), level, level)

@@ -258,7 +258,9 @@ class Residual:
         ndarray of int32, shape (stages, ..., n / d)
         """
         parts = _sub_vectors(x, self.codebooks.shape[2])
-        codes = _nearest_sum(parts.reshape(-1, self.codebooks.shape[2]), self.codebooks)
+        codebooks, exponent = to_unit(self.codebooks)
+        flat = _in_unit(parts.reshape(-1, codebooks.shape[2]), exponent)
+        codes = _nearest_sum(flat, codebooks)
         return codes.reshape(len(self.codebooks), *parts.shape[:-1])
 
     def decode(self, codes: Array) -> Array:
@@ -410,15 +412,15 @@ def residual(
     """
     require_int("stages", stages, 1)
     x = as_reals("x", x)
-    parts = _training_vectors(x, sub_vector).reshape(-1, sub_vector)
-    left, codebooks = parts, []
+    left, exponent = to_unit(_training_vectors(x, sub_vector).reshape(-1, sub_vector))
+    codebooks = []
     for stage in range(stages):
         distinct = len(np.unique(left, axis=0))
         codebook = _cluster(left, k if stage == 0 else min(k, distinct), rng)
         codebook = np.concatenate([codebook, np.repeat(codebook[-1:], k - len(codebook), axis=0)])
         left = left - codebook[_nearest(left, codebook)]
         codebooks.append(codebook)
-    return Residual(np.stack(codebooks).astype(x.dtype))
+    return Residual(np.ldexp(np.stack(codebooks), exponent).astype(x.dtype))
 
 
 def additive(
@@ -476,7 +478,8 @@ def additive(
     x = as_reals("x", x)
     start = residual(x, k, sub_vector=sub_vector, stages=stages, rng=rng)
     parts = _training_vectors(x, sub_vector).reshape(-1, sub_vector).astype(np.float64)
-    codebooks = start.codebooks.astype(np.float64)
+    parts, exponent = to_unit(parts)            # whose squares neither overflow nor vanish
+    codebooks = np.ldexp(start.codebooks.astype(np.float64), -exponent)
     codes = _nearest_sum(parts, codebooks)
     for _ in range(max_sweeps):
         previous = codes
@@ -492,7 +495,7 @@ def additive(
         codes = _improve(parts, codebooks, codes)        # from where they are: never worse
         if np.array_equal(codes, previous):
             break
-    return Residual(codebooks.astype(x.dtype))
+    return Residual(np.ldexp(codebooks, exponent).astype(x.dtype))
 
 
 def nearest_d8(x: Array) -> Array:
@@ -527,9 +530,11 @@ def nearest_d8(x: Array) -> Array:
     x = _eights(x)
     whole = np.rint(x)
     error = x - whole
-    worst = np.argmax(np.abs(error), axis=-1)[..., np.newaxis]
+    # Not where a step is above 1: there is nothing to round, and adding 1 changes nothing.
+    wrong = np.where(np.abs(x) < 2 / np.finfo(x.dtype).eps, np.abs(error), -1)
+    worst = np.argmax(wrong, axis=-1)[..., np.newaxis]
     other_way = np.where(np.take_along_axis(error, worst, axis=-1) < 0, -1, 1).astype(x.dtype)
-    odd = np.sum(whole, axis=-1, keepdims=True) % 2 != 0
+    odd = np.sum(whole % 2, axis=-1, keepdims=True) % 2 != 0    # the sum itself might round
     flip = np.where(np.arange(8) == worst, other_way, np.zeros_like(other_way))
     return np.where(odd, whole + flip, whole)
 
@@ -611,11 +616,19 @@ def _cluster(vectors: Array, k: int, rng: np.random.Generator) -> Array:
 def _nearest(vectors: Array, codebook: Array) -> Codes:
     """Index of the nearest codeword, the lowest at a tie, for each row."""
     codes = np.empty(len(vectors), np.int32)
+    codebook, exponent = to_unit(codebook)      # whose squares neither overflow nor vanish
+    vectors = _in_unit(vectors, exponent)
     for start in range(0, len(vectors), TILE):
         # cdist takes differences before it squares: no cancellation, exact ties stay ties.
         distance = cdist(vectors[start : start + TILE], codebook, "sqeuclidean")
         codes[start : start + TILE] = np.argmin(distance, axis=1)
     return codes
+
+
+def _in_unit(vectors: Array, exponent: int) -> Array:
+    """`vectors` over the power of two of a codebook; farther ones are as far from all codewords."""
+    with np.errstate(over="ignore"):
+        return np.clip(np.ldexp(vectors.astype(np.float64), -exponent), -(2.0**500), 2.0**500)
 
 
 def _sum(codebooks: Array, codes: Array) -> Array:

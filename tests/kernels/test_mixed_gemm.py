@@ -146,8 +146,8 @@ def test_bad_operands_are_refused_before_any_work(monkeypatch):
         (integer_product, np.ones((1, 2)), packed, TypeError, "`x` must be integers"),
         (integer_product, np.array([[128, 0]]), packed, ValueError, r"must lie in \[-128, 127\]"),
         (integer_product, np.ones((1, 5000), int), wide, ValueError, "at most 4096"),
-        (integer_product, np.ones((1, 2), int), packed._replace(words=packed.words[:3]),
-         ValueError, "must have 32 words"),
+        (integer_product, np.ones((1, 2), int), packed._replace(words=packed.words[:0]),
+         ValueError, "must have 1 words"),
     ):
         assert isinstance(weight, Packed)
         with pytest.raises(error, match=says):
