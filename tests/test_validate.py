@@ -17,6 +17,7 @@ from refquant._validate import (
     require_finite,
     require_fraction,
     require_int,
+    require_kind,
     require_no_nan,
     require_nonempty,
     require_positive,
@@ -187,3 +188,21 @@ def test_counts_must_be_whole_numbers(counts):
 def test_counts_are_one_row_none_negative_not_all_zero(counts):
     with pytest.raises(ValueError, match="`counts` must be "):
         require_counts("counts", counts)
+
+
+def test_codes_and_counts_keep_their_masks_or_are_refused():
+    masked = np.ma.masked_array([1, 99], [False, True])
+    for check in (lambda: require_codes("q", masked, 0, 99), lambda: require_counts("q", masked)):
+        with pytest.raises(TypeError, match="`q` must not be masked; got a MaskedArray"):
+            check()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_integers_of_numpy_become_those_of_python_which_cannot_overflow(kind):
+    assert type(require_int("bits", kind(8), 2, 8)) is int
+
+
+def test_another_kind_is_refused_by_name():
+    require_kind("packed", 1, int)
+    with pytest.raises(TypeError, match="`packed` must be `int`; got str"):
+        require_kind("packed", "1", int)

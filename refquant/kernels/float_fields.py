@@ -243,9 +243,9 @@ def pack(codes: Array, *, low: int, high: int, step: int = 1, x_max: int) -> Pac
     kind = _word(layout)
     packed = Packed(np.empty(0, kind), (out, n), low, step, u_max, x_max, layout)
     rows, columns = packed.grid
-    digits = np.zeros((layout.fields * columns, packed.digits * rows), kind)
+    digits: Array = np.zeros((layout.fields * columns, packed.digits * rows), kind)
     digits[:out, :n] = (codes.astype(np.int64) - low) // step
-    words = np.zeros((rows, columns), kind)
+    words: Array = np.zeros((rows, columns), kind)
     for f, p in np.ndindex(layout.fields, packed.digits):
         part = digits[f * columns : (f + 1) * columns, p * rows : (p + 1) * rows]
         words |= part.T << kind(f * layout.width + p * packed.bits)

@@ -603,7 +603,8 @@ def _at_least_one_axis(name: str, array: Array) -> Array:
 
 
 def _rows_of_codes(codes: Array, low: int, high: int) -> Codes:
-    return require_codes("codes", _at_least_one_axis("codes", as_unmasked("codes", codes)), low, high)
+    rows = _at_least_one_axis("codes", as_unmasked("codes", codes))
+    return require_codes("codes", rows, low, high)
 
 
 def _as_bytes(packed: Array) -> Array:

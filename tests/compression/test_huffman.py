@@ -206,3 +206,20 @@ def test_a_corrupted_stream_gives_symbols_or_a_named_error(codes, data):
     else:
         assert np.isin(found, codes).all()
         assert found.size == stream.symbols
+
+
+@pytest.mark.parametrize("stream", [b"ab", None, (b"ab", 1)])
+def test_a_stream_that_was_not_encoded_is_refused(stream):
+    with pytest.raises(TypeError, match="`stream` must be `Encoded`"):
+        Huffman(np.array([1, 1])).decode(stream)
+
+
+def test_memory_that_is_not_in_one_piece_is_read_as_bytes():
+    code = Huffman(np.array([1, 1]))
+    every_other = Encoded(memoryview(b"\xf0x\x0fx")[::2], 16)
+    assert np.array_equal(code.decode(every_other), [1] * 4 + [0] * 8 + [1] * 4)
+
+
+def test_the_entropy_of_what_is_certain_is_zero_and_not_minus_zero():
+    for counts in ([5e-324, 1e308], [7], [0, 3]):
+        assert str(entropy(counts)) == "0.0"

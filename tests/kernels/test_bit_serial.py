@@ -176,3 +176,17 @@ def planes(n=5, rows=2):
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_bits_from_an_array_count_like_others():
+    codes = np.array([[1, -128, 127]])
+    assert np.array_equal(
+        bit_serial.unpack(bit_serial.pack(codes, bits=np.int8(8), signed=True)), codes)
+
+
+@pytest.mark.parametrize("product", [bit_serial.product, binary.product])
+def test_codes_that_were_not_packed_are_refused(product):
+    packed = binary.pack(np.array([[1]]))
+    for x, weight, name in ((np.array([[1]]), packed, "x"), (packed, np.array([[1]]), "weight")):
+        with pytest.raises(TypeError, match=f"`{name}` must be `Planes`; got ndarray"):
+            product(x, weight)

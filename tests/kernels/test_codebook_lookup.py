@@ -100,3 +100,18 @@ def test_codes_equal_those_of_torch_bucketize():
     theirs = torch.bucketize(torch.from_numpy(x), torch.from_numpy(thresholds)).numpy()
     ours = encode_lookup(x, lookup_table(Codebook(q.levels, thresholds)))
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("exponent", [-900, -200, -140, -127, -126, 0, 126, 127, 128, 129, 500])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_levels_outside_of_float32_have_the_codes_of_the_definition(exponent, bits, logarithmic):
+    if exponent - 2 ** (bits - 1) < -1000:
+        pytest.skip("the smallest level is not a normal number")
+    q = PowerOfTwo(np.array(2.0**exponent), bits, logarithmic)
+    powers = np.ldexp(np.float32(1), np.arange(-149, 128, dtype=np.int32))
+    with np.errstate(over="ignore"):
+        x = (powers[:, np.newaxis] * np.array([1, 1.25, 1.4142135, 1.4142137, 1.5, 1.75])).ravel()
+    x = np.concatenate([x, [0, 3.4028235e38, np.inf]]).astype(np.float32)
+    x = np.concatenate([x, -x])
+    assert np.array_equal(encode_power_of_two(x, q), q.encode(x))

@@ -169,3 +169,31 @@ def test_bad_operands_are_refused_before_any_work(monkeypatch):
             product(x, packed)
     with pytest.raises(ValueError, match="`packed` must have 1 x 1 words"):
         product(np.array([[1, 0]]), packed._replace(words=packed.words[:0]))
+
+
+def test_words_that_do_not_fit_are_refused_by_both():
+    packed = pack(np.array([[1, -1, 0]]), low=-1, high=1, x_max=1)
+    for broken, error, says in (
+        (packed._replace(words=packed.words[:0]), ValueError, "words of uint32; got shape"),
+        (packed._replace(words=packed.words.astype(np.uint64)), ValueError, "words of uint32"),
+        (packed.words, TypeError, "`packed` must be `Packed`; got ndarray"),
+    ):
+        for call in (lambda p: product(np.ones((1, 3), int), p), unpack):
+            with pytest.raises(error, match=says):
+                call(broken)
+
+
+def test_bounds_that_are_no_integers_or_leave_no_room_are_refused():
+    codes = np.array([[1]])
+    for low, high, error, says in (
+        (1, 1, ValueError, "`high` must be at least 2; got 1"),
+        (-1.0, 1, TypeError, "`low` must be an integer"),
+        (-1, "a", TypeError, "`high` must be an integer"),
+    ):
+        with pytest.raises(error, match=says):
+            pack(codes, low=low, high=high, x_max=1)
+
+
+def test_bounds_from_an_array_count_like_others():
+    packed = pack(np.array([[1, -128]]), low=np.int8(-128), high=np.int8(127), x_max=np.int8(1))
+    assert unpack(packed).tolist() == [[1, -128]]

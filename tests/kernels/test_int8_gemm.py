@@ -191,3 +191,25 @@ def test_torch_forms_the_same_sums():
     weight = rng.integers(-128, 128, (64, 256), dtype=np.int8)
     theirs = torch._int_mm(torch.from_numpy(x), torch.from_numpy(weight).T)
     assert np.array_equal(gemm(x, weight), theirs.numpy())
+
+
+def test_the_definition_refuses_what_the_others_refuse():
+    for x, weight, error, says in (
+        (np.array([[1.5]]), np.array([[1]]), TypeError, "`x` must be integers"),
+        (np.array([[1, 2]]), np.array([[1]]), ValueError, "`x` must have rows of 1 codes"),
+        (np.array([1]), np.array([[1]]), ValueError, "`x` must be a matrix"),
+    ):
+        for call in (gemm, gemm_definition):
+            with pytest.raises(error, match=says):
+                call(x, weight)
+
+
+@pytest.mark.parametrize("dtype", [[], "int32", np.dtype(np.int32), None, np.int16])
+def test_other_results_than_the_two_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"`dtype` must be np.int32 or np.int64"):
+        gemm(np.array([[1]]), np.array([[1]]), dtype=dtype)
+
+
+def test_a_weight_that_was_not_prepared_is_refused():
+    with pytest.raises(TypeError, match="`prepared` must be `Prepared`; got ndarray"):
+        gemm_prepared(np.array([[1]]), np.array([[1]]))

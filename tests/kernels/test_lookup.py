@@ -102,3 +102,20 @@ def test_bad_operands_are_refused_before_any_work(monkeypatch):
     ):
         with pytest.raises(error, match=says):
             product(x, weight)
+
+
+def test_places_that_do_not_fit_are_refused_by_both():
+    packed = pack_ternary(np.array([[1, -1, 0]]))
+    for broken, error, says in (
+        (packed._replace(places=np.full_like(packed.places, 255)), ValueError, r"in \[0, 242\]"),
+        (packed._replace(places=packed.places[:, :0]), ValueError, "must have places"),
+        (packed.places, TypeError, "`packed` must be `Packed`; got ndarray"),
+    ):
+        for call in (lambda p: product(np.ones((1, 3), int), p), unpack):
+            with pytest.raises(error, match=says):
+                call(broken)
+
+
+def test_bits_from_an_array_count_like_others():
+    codes = np.array([[3, -128]])
+    assert np.array_equal(unpack(pack(codes, bits=np.int8(8), signed=True)), codes)

@@ -178,3 +178,33 @@ def test_onnxruntime_is_as_near_to_the_exact_product():
     terms = np.abs(x).astype(np.float64) @ np.abs(dequantize(packed)).T
     for y in (theirs, product(x, packed)):
         assert (np.abs(y - x.astype(np.float64) @ dequantize(packed).T) <= 1e-5 * terms).all()
+
+
+@pytest.mark.parametrize(("scale", "error"), [
+    ("a", TypeError), (None, TypeError), (1j, TypeError), (True, TypeError),
+    (np.ma.masked_array([[1.0]], True), TypeError), (1e300, ValueError), (np.nan, ValueError),
+])
+def test_scales_that_float32_does_not_hold_are_refused(scale, error):
+    with pytest.raises(error, match="`scale` must"):
+        pack(np.array([[1]]), scale)
+
+
+def test_parts_that_do_not_fit_are_refused_by_both():
+    packed = pack(np.array([[1, 2]]), 1.0)
+    for broken, error, says in (
+        (packed._replace(words=packed.words.astype(np.int64)), ValueError, "words of uint16"),
+        (packed._replace(zero_point=packed.zero_point[:0]), ValueError, "`packed.zero_point` must"),
+        (packed._replace(group_size=0), ValueError, "`packed.group_size` must be at least 1"),
+        (packed.words, TypeError, "`packed` must be `Packed`; got ndarray"),
+    ):
+        for call in (lambda p: product(np.ones((1, 2), np.float32), p), dequantize):
+            with pytest.raises(error, match=says):
+                call(broken)
+    with pytest.raises(ValueError, match=r"`x` must have rows of 2 elements; got shape \(\)"):
+        product(np.array(1, np.float32), packed)
+
+
+def test_a_group_beyond_the_row_takes_no_room():
+    packed = pack(np.array([[1, 2, 15]]), 0.5, group_size=10**12)
+    assert packed.words.size == 1
+    assert dequantize(packed).tolist() == [[-3.5, -3, 3.5]]

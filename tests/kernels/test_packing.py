@@ -236,3 +236,31 @@ def test_onnx_puts_the_first_code_in_the_low_nibble_and_bitsandbytes_in_the_high
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int64])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("signed", [False, True])
+def test_widths_and_lengths_from_an_array_count_like_others(kind, bits, signed):
+    low = -(2 ** (bits - 1)) if signed else 0
+    codes = low + np.arange(100) % 2**bits
+    packed = packing.pack(codes, bits=kind(bits), signed=signed)
+    assert np.array_equal(packed, packing.pack(codes, bits=bits, signed=signed))
+    unpacked = packing.unpack(packed, kind(100), bits=kind(bits), signed=signed)
+    assert np.array_equal(unpacked, codes)
+
+
+@pytest.mark.parametrize("n", ["1", None, 1.0])
+def test_lengths_that_are_no_integers_are_refused(n):
+    for call in (lambda: packing.unpack(np.zeros(1, np.uint8), n, bits=4),
+                 lambda: packing.unpack_trits(np.zeros(1, np.uint8), n)):
+        with pytest.raises(TypeError, match="`n` must be an integer"):
+            call()
+
+
+def test_masks_are_refused_and_not_dropped():
+    masked = np.ma.masked_array(np.zeros(8, np.uint8), True)
+    for call in (lambda: packing.pack(masked, bits=4), lambda: packing.pack_trits(masked),
+                 lambda: packing.unpack(masked, 8, bits=4), lambda: packing.awq_nibbles(masked)):
+        with pytest.raises(TypeError, match="must not be masked"):
+            call()

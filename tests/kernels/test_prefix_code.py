@@ -81,3 +81,11 @@ def test_a_symbol_without_a_word_is_named(encode, n):
 def test_bad_input_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         prefix_code.encode(*map(np.array, arguments))
+
+
+@pytest.mark.parametrize("encode", [prefix_code.encode, prefix_code.encode_bit_by_bit])
+def test_no_alphabet_writes_nothing_and_lengths_are_one_row(encode):
+    none = np.array([], int)
+    assert encode(none, none, none) == b""
+    with pytest.raises(ValueError, match=r"`lengths` must be one row; got shape \(1, 2\)"):
+        encode(np.array([1]), np.array([[0, 1]]), np.array([[1, 1]]))

@@ -101,3 +101,8 @@ def test_bad_input_is_named(make, message):
 
 def test_the_sign_of_nan_is_minus_as_its_docstring_says():
     assert sign(np.array([np.nan, 1.0])).tolist() == [-1, 1]
+
+
+def test_the_mean_of_the_largest_floats_is_no_sum_that_overflows():
+    x = np.ldexp(np.array([1.5, -1.75]), 1023)
+    assert xnor(x).scale.item() == np.ldexp(1.625, 1023)

@@ -165,3 +165,12 @@ def test_bad_input_is_named(make, message):
 def test_scales_whose_sum_is_no_number_are_refused():
     with pytest.raises(ValueError, match="`scales` must have a finite sum; got inf"):
         BinaryCode(np.array([1.7e308, 1.7e308]))
+
+
+@pytest.mark.parametrize("fit", [greedy, refined, alternating, exhaustive])
+@pytest.mark.parametrize("power", [-900, -400, 400, 1021])
+def test_a_power_of_two_changes_no_digit_however_large(fit, power):
+    x = np.array([1.0, -2.0, 4.0, 0.5])
+    coded, far = fit(x, planes=2), fit(np.ldexp(x, power), planes=2)
+    assert np.array_equal(far.codes, coded.codes)
+    assert np.array_equal(far.quantizer.scales, np.ldexp(coded.quantizer.scales, power))

@@ -388,3 +388,15 @@ def test_peer_gguf_takes_the_logarithm_in_float32() -> None:
     ours = E8M0.encode(mx(x).scale)[0, 0]
     assert ours == 127
     assert byte in (127, 128)           # 128 in gguf 0.19.0
+
+
+@pytest.mark.parametrize("fit", [mx, nvfp4, block_floating_point])
+def test_axes_outside_the_data_are_refused(fit):
+    with pytest.raises(ValueError, match="`axis` must name axes of data of rank 2; got 5"):
+        fit(np.ones((2, 3)), axis=5)
+
+
+@pytest.mark.parametrize("scale", ["1", np.ones(2)])
+def test_a_tensor_scale_is_one_number(scale):
+    with pytest.raises(TypeError, match="`tensor_scale` must be a real number"):
+        Block(np.ones(1), E2M1, tensor_scale=scale)

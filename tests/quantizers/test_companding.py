@@ -108,3 +108,9 @@ def test_bad_input_is_refused():
         companded(np.array(0.0), bits=4)
     with pytest.raises(ValueError, match="`bits` must be at most 12"):
         companded(np.array(1.0), bits=13)
+
+
+@pytest.mark.parametrize("mu", ["255", np.ones(2), None])
+def test_a_mu_that_is_no_number_is_refused(mu):
+    with pytest.raises(TypeError, match="`mu` must be a real number"):
+        mu_law(np.ones(1), mu=mu)

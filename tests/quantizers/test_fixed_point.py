@@ -159,3 +159,23 @@ def test_bad_input_gets_a_clear_error() -> None:
 def test_mantissa_bits_are_those_of_the_largest_number() -> None:
     assert FixedPoint(8, 6).mantissa_bits == 6         # 127/64 = 1.984375
     assert FixedPoint(4, 2).mantissa_bits == 2
+
+
+@pytest.mark.parametrize("bits", [24, 25])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_ends_of_every_width_are_decoded_exactly(bits, signed):
+    q = FixedPoint(bits, 0, signed=signed)
+    ends = np.array([q.qmin, q.qmin + 1, q.qmax - 1, q.qmax])
+    assert q.decode(ends).tolist() == ends.tolist()
+
+
+def test_widths_from_an_array_count_like_others():
+    for kind in (np.int8, np.uint8, np.int64):
+        q = FixedPoint(kind(8), kind(7))
+        assert (q.qmin, q.qmax, q.scale) == (-128, 127, 2**-7)
+
+
+@pytest.mark.parametrize("bound", ["1", None, np.ones(2)])
+def test_a_bound_that_is_no_number_is_refused(bound):
+    with pytest.raises(TypeError, match="`bound` must be a real number"):
+        covering(bound)

@@ -321,3 +321,14 @@ def test_a_layout_is_a_record() -> None:
     assert isinstance(Q4_0, Layout)
     with pytest.raises(AttributeError):
         Q4_0.block_size = 64
+
+
+def test_blocks_of_the_wrong_shape_are_refused():
+    one = np.ones((1, 1), np.float16)
+    for scale, codes, says in (
+        (one, np.zeros(32, int), r"`blocks.codes` must have shape \(..., blocks, elements\)"),
+        (one, np.array(1), r"`blocks.codes` must have shape \(..., blocks, elements\)"),
+        (np.ones((2, 1)), np.zeros((1, 32), int), r"`blocks.scale` must have shape \(1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Q8_0.to_bytes(Blocks(scale, codes))

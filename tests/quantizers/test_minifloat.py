@@ -466,3 +466,8 @@ def test_six_bit_formats_have_even_steps_per_binade() -> None:
         np.diff(positive), np.repeat([0.125, 0.25, 0.5], [16, 8, 7]).astype(np.float32)
     )
     assert E3M2.levels()[1:3].tolist() == [0.0625, 0.125]
+
+
+def test_a_name_is_a_string():
+    with pytest.raises(TypeError, match="`name` must be a string; got 3"):
+        by_name(3)

@@ -158,3 +158,19 @@ def test_bad_input_is_refused():
         quantile(X, 0)
     with pytest.raises(ValueError, match="`scale` must broadcast"):
         block_absmax(X).encode(X[:, :1].T)
+
+
+def test_quantiles_of_the_largest_floats_are_those_of_smaller_ones():
+    x = np.array([-1.7, 1.7, 0.3])
+    q, far = quantile(x, 3), quantile(np.ldexp(x, 1023), 3)
+    assert np.array_equal(far.levels, np.ldexp(q.levels, 1023))
+
+
+def test_the_axis_of_a_block_is_one_of_the_data():
+    with pytest.raises(ValueError, match="`axis` must name axes of data of rank 2; got 4"):
+        block_absmax(np.ones((2, 3)), axis=4)
+
+
+def test_levels_beyond_one_may_leave_the_dtype():
+    q = NormalFloat(np.array(3e38, np.float32), nearest_codebook(np.array([-2.0, 0.0, 2.0])))
+    assert q.decode(np.array([0, 1, 2])).tolist() == [-np.inf, 0, np.inf]

@@ -163,3 +163,14 @@ def test_an_exponent_is_stored_in_eight_bits():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8])
+def test_codes_without_a_sign_mean_what_others_mean(dtype):
+    q = PowerOfTwo(np.array(1.0), 3)
+    assert q.decode(np.arange(4, dtype=dtype)).tolist() == [0, 0.25, 0.5, 1]
+
+
+def test_bits_from_an_array_count_like_others():
+    q = PowerOfTwo(np.array(1.0), np.int8(8))
+    assert q.decode(np.array([-127, 127])).tolist() == [-1, 1]

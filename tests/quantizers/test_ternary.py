@@ -147,3 +147,21 @@ def test_bad_input_is_named(make, message):
 def test_optimum_does_not_leave_float64(power):
     expected = np.ldexp(optimal(W8).positive, power)
     assert np.array_equal(optimal(np.ldexp(W8, power)).positive, expected)
+
+
+@pytest.mark.parametrize("fit", [twn, optimal, absmean])
+def test_means_of_the_largest_floats_are_no_sums_that_overflow(fit):
+    x = np.array([1.7, 1.5, -1.6, 0.1])
+    q, far = fit(x), fit(np.ldexp(x, 1023))
+    assert np.array_equal(far.encode(np.ldexp(x, 1023)), q.encode(x))
+    assert np.array_equal(far.decode(np.array([1])), np.ldexp(q.decode(np.array([1])), 1023))
+
+
+@pytest.mark.parametrize("call", [
+    lambda: twn(np.ones(2), ratio="a"),
+    lambda: ttq(np.ones(2), 1.0, 1.0, ratio=np.ones(2)),
+    lambda: absmean(np.ones(2), floor="a"),
+])
+def test_ratios_and_floors_that_are_no_numbers_are_refused(call):
+    with pytest.raises(TypeError, match="must be a real number"):
+        call()

@@ -271,3 +271,31 @@ def test_bad_input_is_named(call, message):
 
 def test_a_tie_of_e8_takes_the_point_of_d8():
     assert np.array_equal(nearest_e8(np.full(8, 0.25)), np.zeros(8))    # as near to eight halves
+
+
+@pytest.mark.parametrize("power", [-1000, -600, 600, 1000])
+def test_codewords_of_any_magnitude_have_a_nearest(power):
+    codebook = np.array([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]])
+    x = np.array([[0.9, 0.9, 2.1, 2.2, 0.4, 0.4]])
+    far = Vector(np.ldexp(codebook, power))
+    assert far.encode(np.ldexp(x, power)).tolist() == [[1, 2, 0]]
+    assert Residual(far.codebook[np.newaxis]).encode(np.ldexp(x, power)).tolist() == [[[1, 2, 0]]]
+
+
+@pytest.mark.parametrize("fit", [residual, additive])
+@pytest.mark.parametrize("power", [-900, 900, 1020])
+def test_stages_of_any_magnitude_have_the_same_digits(fit, power):
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    q, far = (
+        fit(np.ldexp(x, p), 3, sub_vector=2, stages=2, rng=np.random.default_rng(0))
+        for p in (0, power)
+    )
+    assert np.array_equal(far.codebooks, np.ldexp(q.codebooks, power))
+
+
+def test_points_of_d8_have_an_even_sum_where_float32_would_round_it():
+    x = np.array([2**23 + 1, 2**23, 0, 0, 0, 0, 0, 0], np.float32)
+    assert sum(map(int, nearest_d8(x))) % 2 == 0
+    x = np.array([2**25, 1, 0, 0, 0, 0, 0, 0], np.float32)
+    assert sum(map(int, nearest_d8(x))) % 2 == 0
+    assert np.array_equal(nearest_e8(np.full(8, 1.7e308)), np.full(8, 1.7e308))
