@@ -14,10 +14,11 @@ import numpy as np
 
 from refquant._types import Array, Codes
 from refquant._validate import require_int
+from refquant.kernels.column_rounding import round_and_fit, round_columns
 from refquant.ptq._curvature import damped, inverse_factor
 from refquant.quantizer import Fit, Quantizer
 
-__all__ = ["Order", "Rounded", "as_given", "by_curvature", "gptq"]
+__all__ = ["Order", "Rounded", "as_given", "by_curvature", "column_by_column", "gptq"]
 
 #: Diagonal of the Hessian -> order in which its columns are rounded.
 Order: TypeAlias = Callable[[Array], Array]
@@ -148,7 +149,7 @@ def gptq(
     -----
     The authors' code fits a group before the errors of its own block of 128 columns
     have been carried over, so for groups shorter than a block its grids differ from
-    both of ours. Blocks change the speed and not the result: they are left to
+    both of ours. The loop of the paper is `column_by_column`; what runs is its fast twin,
     `kernels.column_rounding`.
 
     References
@@ -165,31 +166,93 @@ def gptq(
     >>> gptq(np.array([[1.2, 0.5]]), hessian, fit).codes
     array([[3, 1]], dtype=int32)
     """
+    work, h, group_size = _prepared(weight, hessian, group_size, damping)
+    n = work.shape[1]
+    permutation = _permutation(order, np.diag(h))
+    groups = range(0, n, group_size) if n else ()
+    back, group_of = np.argsort(permutation), np.arange(n) // max(group_size, 1)
+    quantizers: list[Quantizer] = []
+    if static_groups:
+        quantizers = [fit(work[:, i : i + group_size]) for i in groups]
+        group_of = group_of[permutation]
+    given = np.array_equal(permutation, np.arange(n))
+    if not given:
+        work, h = work[:, permutation], h[np.ix_(permutation, permutation)]
+    if len(groups) == 1 and not static_groups:
+        quantizers = [fit(work)]
+    if quantizers:
+        made = round_columns(work, h, quantizers, group_of)
+    else:
+        made = round_and_fit(work, h, fit, group_size)
+    rounded = made.weight.astype(weight.dtype)
+    if given:
+        return Rounded(made.codes, made.quantizers, group_of, rounded)
+    return Rounded(made.codes[:, back], made.quantizers, group_of[back], rounded[:, back])
+
+
+def column_by_column(
+    weight: Array, hessian: Array, fit: Fit, *, group_size: int | None = None,
+    damping: float = 0.01,
+) -> Rounded:
+    """GPTQ as the paper has it, one column after the other: the oracle of `gptq`.
+
+    Parameters
+    ----------
+    weight : ndarray of float, shape (out, in)
+    hessian : ndarray of float, shape (in, in), positive semidefinite
+    fit : callable, ndarray (out, group) -> Quantizer
+    group_size : int, optional
+        Columns per quantizer; default all of them. Must divide ``in``.
+    damping : float, >= 0
+
+    Returns
+    -------
+    Rounded
+        The codes of `gptq`, except where rounding errors of float64 decide between levels
+        that are equally near.
+
+    Raises
+    ------
+    ValueError
+        As `gptq`.
+
+    References
+    ----------
+    Frantar et al., 2023, arXiv:2210.17323, algorithm 1 and eq. (2).
+
+    Examples
+    --------
+    >>> from refquant.quantizers.uniform import symmetric
+    >>> hessian = np.array([[1.0, 0.9], [0.9, 1.0]])
+    >>> column_by_column(np.array([[0.4, 0.4]]), hessian,
+    ...                  lambda w: symmetric(np.array([[3.0]]), bits=3)).codes
+    array([[0, 1]], dtype=int32)
+    """
+    work, h, group_size = _prepared(weight, hessian, group_size, damping)
+    u = inverse_factor(h)
+    codes, quantizers = np.empty(work.shape, np.int32), []
+    for j in range(work.shape[1]):
+        if j % group_size == 0:
+            quantizers.append(fit(work[:, j : j + group_size]))
+        column = work[:, [j]]                   # two-dimensional, as the scales are
+        codes[:, [j]] = quantizers[-1].encode(column)
+        work[:, [j]] = quantizers[-1].decode(codes[:, [j]])
+        work[:, j + 1 :] -= (column - work[:, [j]]) / u[j, j] * u[j, j + 1 :]
+    group_of = np.arange(work.shape[1]) // max(group_size, 1)
+    return Rounded(codes, tuple(quantizers), group_of, work.astype(weight.dtype))
+
+
+def _prepared(
+    weight: Array, hessian: Array, group_size: int | None, damping: float
+) -> tuple[Array, Array, int]:
+    """Working copies, and the size of a group."""
     work, h = damped(weight, hessian, damping)
     n = work.shape[1]
     group_size = n if group_size is None else group_size
     require_int("group_size", group_size, min(n, 1))
     if n and n % group_size:
         raise ValueError(f"`group_size` must divide {n} columns; got {group_size}")
-    permutation = _permutation(order, np.diag(h))
-    quantizers: list[Quantizer] = []
-    if static_groups:
-        quantizers = [fit(work[:, i : i + group_size]) for i in range(0, n, group_size)]
-    u = inverse_factor(h[np.ix_(permutation, permutation)])
-    work = work[:, permutation]
-    codes, group_of = np.empty(work.shape, np.int32), np.empty(n, np.int64)
-    for j in range(n):
-        if not static_groups and j % group_size == 0:
-            quantizers.append(fit(work[:, j : j + group_size]))
-        group_of[j] = (permutation[j] if static_groups else j) // group_size
-        quantizer = quantizers[group_of[j]]
-        column = work[:, [j]]                   # two-dimensional, as the scales are
-        codes[:, [j]] = quantizer.encode(column)
-        work[:, [j]] = quantizer.decode(codes[:, [j]])
-        work[:, j + 1 :] -= (column - work[:, [j]]) / u[j, j] * u[j, j + 1 :]
-    back = np.argsort(permutation)
-    return Rounded(codes[:, back], tuple(quantizers), group_of[back],
-                   work[:, back].astype(weight.dtype))
+    return work, h, group_size
 
 
 def _permutation(order: Order, curvature: Array) -> Array:
