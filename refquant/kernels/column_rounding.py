@@ -191,10 +191,11 @@ class _Columns:
         for few in _blocks(len(target), _FEW):
             target[few] += factor[few.stop :, few].T @ errors[few.stop :]
             for k in range(few.stop - 1, few.start - 1, -1):
+                column, values = target[k], rounded[k]
                 if k < few.stop - 1:
-                    target[k] += factor[k + 1 : few.stop, k] @ errors[k + 1 : few.stop]
-                rounders[k](target[k], codes[k], rounded[k])
-                np.subtract(origin[k], rounded[k], out=errors[k])
+                    column += factor[k + 1 : few.stop, k] @ errors[k + 1 : few.stop]
+                rounders[k](column, codes[k], values)
+                np.subtract(origin[k], values, out=errors[k])
 
     def result(self, quantizers: Sequence[Quantizer]) -> RoundedColumns:
         """Rows back to columns."""
@@ -211,8 +212,8 @@ def _blocks(n: int, size: int = _BLOCK) -> list[slice]:
 
 def _transposed(a: Array, out: Array) -> Array:
     """`a` transposed into `out`, in strips that stay in the cache."""
-    for i in range(0, len(a), 64):
-        out[:, i : i + 64] = a[i : i + 64].T
+    for i in range(0, len(a), 8):               # a cache line of float64
+        out[:, i : i + 8] = a[i : i + 8].T
     return out
 
 
@@ -227,7 +228,9 @@ def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
         return generic
     scale = np.ascontiguousarray(quantizer.scale.reshape(-1))
     zero = quantizer.zero_point.reshape(-1).astype(np.float64)
-    shifted, low, high = bool(zero.any()), float(quantizer.qmin), float(quantizer.qmax)
+    shifted = bool(zero.any())
+    # Arrays: a scalar would be converted for every column, which takes longer than the rest.
+    low, high = (np.full(out, float(end)) for end in (quantizer.qmin, quantizer.qmax))
 
     def uniform(column: Array, codes: Array, values: Array) -> None:
         np.divide(column, scale, out=values)

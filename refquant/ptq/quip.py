@@ -194,7 +194,9 @@ def quip(
     work, h = damped(weight, hessian, damping)
     curvature = np.maximum(np.diag(h) / max(np.abs(h).max(initial=0), 1e-300), 1e-8)
     column_scale = (curvature / np.maximum((work**2).sum(0), 1e-8)) ** 0.25
-    left, right = rotation(len(work), rng=rng), rotation(work.shape[1], rng=rng)
+    # Transposed, so that rows meet them as in `rotate`: signs first, and only then a Hadamard
+    # matrix. The other way round a mean that is not zero would end in one entry.
+    left, right = rotation(len(work), rng=rng).T, rotation(work.shape[1], rng=rng).T
     there = left @ (work * column_scale) @ right.T
     h_there = right @ (h / np.outer(column_scale, column_scale)) @ right.T
     quantizer = fit(there)

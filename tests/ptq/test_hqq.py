@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq._experiments import by_hqq, nearest, text_bits
 from scipy.optimize import minimize_scalar
 
 from refquant.ptq.hqq import HalfQuadratic, hqq, shrink
@@ -114,3 +115,8 @@ def test_bad_weights_are_refused():
         hqq(np.array([[1.0, np.nan]]), bits=2)
     with pytest.raises(TypeError, match="`weight` must be float32 or float64"):
         hqq(np.array([[1, 2]]), bits=2)
+
+
+def test_on_text_it_is_better_than_nearest_rounding_in_the_same_groups():
+    """2 bits: 3.325 -> 3.012 bits per character."""
+    assert text_bits(by_hqq, bits=2, size=32) < text_bits(nearest, bits=2, size=32) - 0.2

@@ -1,9 +1,12 @@
 """LLM.int8(): both ends of the threshold are known products, and outliers leave the codes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq._experiments import decomposed, float_inputs, minilm_products, need_minilm
 
 from refquant.ptq.outlier_decomposition import Decomposed, decomposed_product, outlier_columns
 
@@ -94,3 +97,14 @@ def test_bad_input_is_refused():
         decomposed_product(x.astype(int), w)
     with pytest.raises(ValueError, match="`bits` must be at least 2"):
         decomposed_product(x, w, bits=1)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_on_a_transformer_less_than_a_hundredth_of_the_columns_halve_what_is_lost():
+    """MiniLM, 8 bits: cosine 0.9978 with codes alone, 0.9995 with outliers from 6 in float."""
+    need_minilm()
+    lost = [1 - minilm_products(partial(decomposed, threshold=t)).cosine for t in (np.inf, 6.0)]
+    assert lost[1] < lost[0] / 2
+    inside = [seen.largest >= 6 for seen in float_inputs().values()]
+    assert 0 < np.concatenate(inside).mean() < 0.01

@@ -1,9 +1,19 @@
 """Rotations: orthogonal, harmless to every product, and deadly to outliers."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq._experiments import (
+    minilm_products,
+    need_minilm,
+    per_tensor,
+    per_token,
+    quantized_product,
+    rotated_product,
+)
 
 from refquant.ptq.rotation import (
     hadamard,
@@ -81,3 +91,18 @@ def test_bad_input_is_refused():
         rotate(np.zeros(3), np.eye(2))
     with pytest.raises(TypeError, match="`x` must be float32 or float64"):
         rotate(np.arange(2), np.eye(2))
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_on_a_transformer_rotated_products_bear_fewer_bits():
+    """MiniLM: W4A4 per token 0.750 -> 0.895; W8A6 with a scale per tensor 0.635 -> 0.994."""
+    need_minilm()
+
+    def cosine(product, weights, bits, activations):
+        return minilm_products(partial(product, weights=partial(per_token, bits=weights),
+                                       activations=partial(activations, bits=bits))).cosine
+
+    four = [cosine(p, 4, 4, per_token) for p in (quantized_product, rotated_product)]
+    assert four[1] > four[0] + 0.1
+    assert cosine(rotated_product, 8, 6, per_tensor) >= 0.98

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq._experiments import gauged, need_minilm, norm_fed_sites, per_token, smoothed_decibels
 
 from refquant.calibration.minmax import absmax
 from refquant.ptq.smoothquant import FLOOR, fold_into_rows, smooth, smoothing_scale
@@ -116,3 +117,32 @@ def test_bad_input_is_refused():
         smooth(np.ones((2, 3)), np.ones(2))
     with pytest.raises(ValueError, match=r"`scale` must have shape \(2,\); got \(3,\)"):
         fold_into_rows(np.ones((2, 3)), one)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_on_a_transformer_quality_over_strength_is_an_upside_down_u():
+    """MiniLM, W8A8 per tensor, mean of twelve sites: 26.8 dB without, 31.3 dB at one half."""
+    need_minilm()
+    sites = norm_fed_sites()
+    none = np.mean([smoothed_decibels(site, None) for site in sites])
+    curve = {alpha: np.mean([smoothed_decibels(site, alpha) for site in sites])
+             for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    assert curve[0.5] > none + 3
+    assert curve[0.0] < curve[0.25] < curve[0.5] > curve[0.75] > curve[1.0]
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_however_large_its_outliers_a_transformer_is_smoothed_to_the_same():
+    """MiniLM, four channels made 1 to 100 times as large: 24 to 5 dB, smoothed 33 dB always."""
+    need_minilm()
+    made = {}
+    for factor in (1.0, 10.0, 100.0):
+        rng = np.random.default_rng(0)
+        sites = [gauged(site, factor, rng=rng) for site in norm_fed_sites()[1::2]]
+        made[factor] = [np.mean([smoothed_decibels(site, alpha, weights=per_token)
+                                 for site in sites]) for alpha in (None, 0.5)]
+    assert made[100.0][0] < 10
+    assert all(abs(smoothed - made[1.0][1]) < 0.5 for _, smoothed in made.values())
+    assert made[100.0][1] >= 30

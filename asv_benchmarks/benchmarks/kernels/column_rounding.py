@@ -78,8 +78,6 @@ class ColumnRounding(Quality):
         self.round()
 
     def time_known_grids(self, impl, width, scales):
-        if impl != "by blocks":
-            raise NotImplementedError("the same loop")
         weight, hessian = damped(self.weight, self.hessian, 0.01)
         column_rounding.round_columns(weight, hessian, [fit(weight)], np.zeros(width, int))
 
