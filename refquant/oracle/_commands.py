@@ -308,7 +308,7 @@ def _stdin() -> Iterator[str]:
         if len(line) == longest:
             raise ValueError("standard input must hold a line for each answer; "
                              f"got one of {longest} characters or more")
-        yield line
+        yield line.lstrip("\ufeff")             # some shells begin what they pipe with this mark
 
 
 def _file_of(line: str) -> Any:

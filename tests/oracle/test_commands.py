@@ -173,6 +173,13 @@ def test_verify_finds_the_file_by_its_ids_and_takes_capitals(name, capsys, monke
     assert (status, " 0 wrong" in out, f"0 of {len(file)} not answered" in out) == (0, True, True)
 
 
+def test_verify_takes_the_mark_and_the_line_ends_of_other_systems(capsys, monkeypatch):
+    lines = right_answers(load("quantize_affine.float32.int2"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + "\r\n".join(lines), newline=""))
+    assert run(["oracle", "verify"]) == 0
+    assert " 0 wrong, 0 not supported, 0 of 154 not answered" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("change", "says"), [
     (lambda lines: lines[:-1], "1 of 444 not answered"),
     (lambda lines: [*lines, lines[0]], ": answered twice"),
