@@ -133,6 +133,9 @@ def test_a_stream_that_is_cut_short_or_goes_on_is_refused():
         code.decode(Encoded(stream.data + b"\0", 6))
     with pytest.raises(ValueError, match="bits are left over"):
         code.decode(Encoded(stream.data, 3))
+    filled = stream.data[:-1] + bytes([stream.data[-1] | 1])        # in place of the zeros
+    with pytest.raises(ValueError, match="bits are left over"):
+        code.decode(Encoded(filled, 6))
 
 
 def test_bits_that_begin_no_word_are_refused():
