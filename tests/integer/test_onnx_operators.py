@@ -25,6 +25,7 @@ from refquant.integer.onnx_operators import (
     dequantize_linear,
     quantize_linear,
 )
+from refquant.oracle.vectors import load
 from refquant.quantizers.minifloat import (
     E2M1,
     E2M3,
@@ -378,3 +379,14 @@ def test_bad_input_is_named(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("precision", "dialect"), [(None, "onnx"), (np.float32, "onnxruntime")])
+def test_the_quotient_is_rounded_to_the_type_of_the_scale_unless_told_otherwise(precision, dialect):
+    for case in load("quantize_affine.float16.int8"):
+        if case.status == "defined":
+            x, scale = (np.asarray(v).view(np.float16) for v in (
+                case.inputs["x"], case.params["scale"]))
+            code = quantize_linear(x, scale, case.params["zero_point"], output=INT8,
+                                   precision=precision)
+            assert int(code) % 256 == int(case.answer(dialect)["q"]), case.id

@@ -67,7 +67,7 @@ def test_steps_are_of_single_numbers():
 
 
 @pytest.mark.parametrize(("identity", "message"), [
-    ("0", "is that of no case"), ("zzzzzzzzzz", "is that of no case"), ("", "is that of no case"),
+    ("0", "has fewer than four"), ("zzzzzzzzzz", "is that of no case"), ("", "has fewer than four"),
 ])
 def test_an_id_that_is_none_is_one_line(identity, message):
     with pytest.raises(ValueError, match=f"`id` must be that of one case, .* {message}"):
