@@ -231,9 +231,11 @@ def explain_difference(
     from refquant.interop.tflite_difference import explain_difference as explain
 
     names = engines.split(",")
-    if len(names) != 2 or not set(names) <= set(ENGINES):
+    if len(names) != 2 or len(set(names) & set(ENGINES)) != 2:
         raise BadInput(f"`--engines` must be two of {', '.join(ENGINES)}, with a comma between; "
                        f"got {engines}")
+    if model.suffix == ".onnx":
+        raise BadInput(f"only .tflite models have engines to compare; got {model}")
     first, second = names
     try:
         loaded = load_tflite(model)
@@ -241,8 +243,8 @@ def explain_difference(
         runs = runs_of([(np.dtype(t.dtype), t.shape) for t in tensors],
                        [load_array(path) for path in inputs])
         found = explain(loaded, runs.inputs, ENGINES[first], ENGINES[second])
-    except (ValueError, TypeError) as err:
-        raise BadInput(str(err)) from None
+    except (ValueError, TypeError, MemoryError) as err:
+        raise BadInput(str(err) or "the model must fit into memory") from None
     print(difference_report(found, first, second))
     return 0
 

@@ -16,8 +16,8 @@ from refquant.interop.tflite import Model, read_tflite
 from refquant.interop.tflite_program import prepare, run
 
 __all__ = [
-    "ONNX_ENGINES", "Loaded", "Runs", "See", "load_array", "load_model", "load_tflite", "runs_of",
-    "save",
+    "ONNX_ENGINES", "Loaded", "Runs", "See", "load_array", "load_model", "load_tflite",
+    "permissions", "runs_of", "save",
 ]
 
 #: How an ONNX model is read: as it is written, or with its QDQ groups fused.
@@ -61,7 +61,7 @@ def load_model(path: Path, engine: str | None) -> Loaded:
     content = _content(path)
     tflite = content[4:8] == b"TFL3" or path.suffix != ".onnx"
     names = list(ENGINES if tflite else ONNX_ENGINES)
-    engine = engine or names[0]
+    engine = names[0] if engine is None else engine
     if engine not in names:
         raise ValueError(f"`--engine` must be one of {', '.join(names)} for {path}; got {engine}")
     try:
@@ -97,7 +97,8 @@ def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> Runs:
     if len(arrays) != len(slots):
         raise ValueError(f"`--input` must be given {len(slots)} times, once for each input of the "
                          f"model; got {len(arrays)}")
-    pairs = [_stack(dtype, shape, x) for (dtype, shape), x in zip(slots, arrays, strict=True)]
+    labels = ["the input"] if len(slots) == 1 else [f"input {k}" for k in range(len(slots))]
+    pairs = [_stack(label, *slot, x) for label, slot, x in zip(labels, slots, arrays, strict=True)]
     counts = {len(stack) for _, stack in pairs}
     if len(counts) > 1:
         raise ValueError(f"the inputs must hold equally many runs; got {sorted(counts)}")
@@ -109,12 +110,20 @@ def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> Runs:
     return Runs(ways != {"one"} and bool(ways), ways == {"joined"}, count, inputs)
 
 
+def permissions(most: int) -> int:
+    """Those of a file or folder that is simply made; temporary ones are the owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return most & ~mask
+
+
 def save(path: Path, array: Array) -> None:
     """A .npy file, whole or not at all."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}.",
                                      delete=False) as file:
         try:
             np.save(file, array)
+            os.chmod(file.name, permissions(0o666))
         except BaseException:
             os.unlink(file.name)
             raise
@@ -164,11 +173,11 @@ def _label(name: str) -> str:
 
 
 def _stack(
-    dtype: "np.dtype[np.generic]", shape: tuple[int | None, ...], x: Array
+    label: str, dtype: "np.dtype[np.generic]", shape: tuple[int | None, ...], x: Array
 ) -> tuple[str, Array]:
     """How an array is one input or many, and it as runs along its first axis."""
     if x.dtype != dtype:
-        raise ValueError(f"the input must be {dtype}; got {x.dtype}")
+        raise ValueError(f"{label} must be {dtype}; got {x.dtype}")
     if _fits(x.shape, shape):
         return "one", x[None]
     if _fits(x.shape[1:], shape):
@@ -176,7 +185,7 @@ def _stack(
     if shape and shape[0] in (1, None) and _fits(x.shape[1:], shape[1:]):
         return "joined", x[:, None]
     shown = tuple("any" if n is None else n for n in shape)
-    raise ValueError(f"the input must have the shape {shown}, or many of it along a leading axis; "
+    raise ValueError(f"{label} must have the shape {shown}, or many of it along a leading axis; "
                      f"got {x.shape}")
 
 

@@ -1,6 +1,5 @@
 """``refquant run``: a model on a file of inputs, every output written, nothing half-written."""
 
-import os
 import shutil
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant._types import Array
-from refquant.interop._files import Loaded, See, load_array, load_model, runs_of, save
+from refquant.interop._files import Loaded, See, load_array, load_model, permissions, runs_of, save
 
 __all__ = ["run_file"]
 
@@ -26,6 +25,7 @@ def run_file(
     dump: Path | None = None,
 ) -> None:
     """Run a model on files of inputs, one by one; write its outputs and print a table."""
+    _require_apart(outputs, [model, *inputs])
     loaded = load_model(model, engine)
     if outputs and len(outputs) != loaded.outputs:
         raise ValueError(f"`--output` must be given {loaded.outputs} times, once for each output "
@@ -43,6 +43,16 @@ def run_file(
     except OSError as err:
         raise ValueError(f"the outputs must fit where they go; got {err}") from None
     _print_table(model, loaded, runs.size, arrays)
+
+
+def _require_apart(outputs: Sequence[Path], read: Sequence[Path]) -> None:
+    """No file is written over one that was read, or over another output."""
+    taken = {path.resolve() for path in read}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ValueError("`--output` must be a file of its own, neither the model nor an input "
+                             f"nor another output; got {path}")
+        taken.add(path.resolve())
 
 
 @contextmanager
@@ -78,9 +88,7 @@ def _dumped(count: int, folder: Path | None) -> Iterator[Callable[[int], See | N
     try:
         yield see_in
         files.clear()                       # written back when the maps are closed
-        mask = os.umask(0)
-        os.umask(mask)
-        work.chmod(0o777 & ~mask)
+        work.chmod(permissions(0o777))
         if target.exists():
             target.rmdir()
         work.replace(target)

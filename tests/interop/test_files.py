@@ -57,6 +57,16 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     save(tmp_path / "y.npy", np.arange(3))
     assert load_array(tmp_path / "y.npy").tolist() == [0, 1, 2]
     assert [p.name for p in tmp_path.iterdir()] == ["y.npy"]
+    (tmp_path / "other").touch()
+    assert (tmp_path / "y.npy").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_of_several_inputs_the_one_that_does_not_fit_is_named():
+    slots, x = [(INT8, (1, 4)), (F32, (2,))], np.zeros((1, 4), np.int8)
+    with pytest.raises(ValueError, match=r"input 1 must be float32; got int8"):
+        runs_of(slots, [x, x])
+    with pytest.raises(ValueError, match=r"input 1 must have the shape \(2,\)"):
+        runs_of(slots, [x, x.astype(np.float32)[0]])
 
 
 def test_a_header_that_lies_takes_no_memory(tmp_path):
