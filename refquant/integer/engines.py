@@ -11,7 +11,9 @@ convolution         DA                DA               DU                F32
 depthwise,          DA                DA               DU; last c % 8    F32
 transposed                                             channels DA
 fully connected     DA                F64              DU                F32
-add, subtract       DA                DA               DA                21 bits, one shift
+add                 DA                DA               S of terms, last   21 bits, one shift
+                                                       n % 16 DA; sum DA
+subtract            DA                DA               DA                21 bits, one shift
 multiply            DA                DA, float32 M    the same          F32
 requantize          DA                DA               DU; last n % 16   8 bits, one shift
                                                        codes DA
@@ -36,6 +38,10 @@ import numpy.typing as npt
 
 from refquant._types import Array, Codes
 from refquant.integer import elementwise, pooling
+from refquant.integer.arithmetic import (
+    quantize_multiplier,
+    saturating_rounding_doubling_high_mul,
+)
 from refquant.integer.dialects import LITERT_OPTIMIZED, LITERT_REFERENCE
 from refquant.integer.dialects import XNNPACK as XNNPACK_DIALECT
 from refquant.integer.lstm import Lstm, LstmState, lstm_litert, lstm_tflm
@@ -231,6 +237,14 @@ def _per_tensor_in_float32(
     return product(x_scale, w_scale, y_scale)
 
 
+def _double_down(sums: npt.ArrayLike, real: npt.ArrayLike) -> Array:
+    """The high half of a 64-bit product, ties up; then a shift that drops bits."""
+    mantissa, shift = quantize_multiplier(real)
+    high = saturating_rounding_doubling_high_mul(
+        np.asarray(sums, np.int64) << np.maximum(shift, 0), mantissa)
+    return high >> np.maximum(-shift, 0)
+
+
 _DA = Arithmetic(double_away, product_in_float64)
 _DU = Arithmetic(double_up, product_in_float64)
 _F32 = Arithmetic(in_float32, ratio_in_float32)
@@ -238,6 +252,8 @@ _F64 = Arithmetic(in_float64, product_in_float64)
 _WIDE = Arithmetic(reduced_16x8, product_in_float64)
 _BLOCKS_OF_8 = Arithmetic(lanes(double_up, double_away, width=8), product_in_float64)
 _BLOCKS_OF_16 = lanes(double_up, double_away, width=16)
+_SINGLE_OF_16 = lanes(single_up, double_away, width=16)
+_DOWN_OF_8 = lanes(_double_down, double_away, width=8)
 
 
 def _relu6(x: Array, x_quantizer: Uniform, y_quantizer: Uniform) -> Codes:
@@ -277,10 +293,49 @@ def _mean_in_float32(
     return pooling.mean_in_float32(x, axis, x_quantizer, y_quantizer)
 
 
-def _add_of_one_shape(a: Array, b: Array, *quantizers: Uniform, **options: Any) -> Codes:
+def _add_wide(a: Array, b: Array, *quantizers: Uniform, **options: Any) -> Codes:
     """LiteRT has a loop for 16-bit codes of two tensors alike; where one is spread, it has none."""
-    rule = single_up if a.shape == b.shape else double_away
-    return elementwise.add(a, b, *quantizers, input_rule=rule, **options)
+    if a.shape != b.shape:
+        return elementwise.add(a, b, *quantizers, **options)
+    return _add_in_rows(a, b, a.size, _SINGLE_OF_16, *quantizers, **options)
+
+
+def _add_narrow(a: Array, b: Array, *quantizers: Uniform, **options: Any) -> Codes:
+    """LiteRT's loops for 8-bit codes run along what the two shapes share at their end.
+
+    If they share nothing there, a single code of one tensor meets a row of the other. That loop
+    is of another make: it shifts the refined terms down. Both stand inside three more at most.
+    """
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    ones = [(1,) * (len(shape) - x.ndim) + x.shape for x in (a, b)]
+    left = [(n, *sides) for n, *sides in zip(shape, *ones, strict=True)]
+
+    def take(fits: Callable[[int, int], bool]) -> int:
+        """Size of the innermost axes that fit, which are then done with."""
+        size = 1
+        while left and fits(*left[-1][1:]):
+            size *= left.pop()[0]
+        return size
+
+    alike = take(lambda m, n: m == n)
+    second = bool(left) and left[-1][2] == 1            # the one that is spread first
+    spread = take(lambda m, n: (n if second else m) == 1)
+    take(lambda m, n: m == n)
+    take(lambda m, n: (m if second else n) == 1)
+    take(lambda m, n: m == n)
+    if left:                                            # more changes than loops
+        return elementwise.add(a, b, *quantizers, **options)
+    row, rule = (alike, _SINGLE_OF_16) if alike > 1 or spread == 1 else (spread, _DOWN_OF_8)
+    return _add_in_rows(a, b, row, rule, *quantizers, **options)
+
+
+def _add_in_rows(
+    a: Array, b: Array, row: int, rule: Rule, *quantizers: Uniform, **options: Any
+) -> Codes:
+    """Sums whose terms are refined by a rule that knows places in a row."""
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    rows = [np.broadcast_to(x, shape).reshape(-1, row) for x in (a, b)]
+    return elementwise.add(*rows, *quantizers, input_rule=rule, **options).reshape(shape)
 
 
 def _requantize_shifted(x: Array, x_quantizer: Uniform, y_quantizer: Uniform) -> Codes:
@@ -376,7 +431,7 @@ LITERT_X86 = LITERT_REF._replace(
         Arithmetic(double_up, _per_tensor_in_float32),
         Arithmetic(double_up, _per_tensor_in_float32), _F64,
         Arithmetic(double_up, _per_tensor_in_float32)),
-    add=_by_width(elementwise.add, _add_of_one_shape),
+    add=_by_width(_add_narrow, _add_wide),
     requantize=_by_width(_requantize_in_blocks, elementwise.requantize),
     mean=_mean_optimized,
     softmax=_softmax(float_table_softmax, np.float64),

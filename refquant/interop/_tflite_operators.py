@@ -33,6 +33,8 @@ ACTIVATIONS = {0: NONE, 1: RELU, 2: RELU_N1_TO_1, 3: RELU6}
 MOST_PRODUCTS = 2**35
 #: Binary operators on 8-bit codes become a table of 2**16 entries from this size on.
 TABLE_FROM = 4096
+#: ... but for those that the loops of an engine leave over: it may treat them otherwise.
+LANES = 16
 
 #: What a builder gives: a function of the values of the operator's inputs, in their order.
 Step = Callable[..., Array | tuple[Array, ...]]
@@ -319,12 +321,21 @@ def _binary(name: str) -> Callable[[Node], Step]:
             codes: Array = function(first, second, a, b, y, activation=activation)
             return codes
 
-        if not narrow or math.prod(shape) < TABLE_FROM:
+        alike = node.tensor(0).shape == node.tensor(1).shape
+        if not narrow or not alike or math.prod(shape) < TABLE_FROM:
             return direct
         rows, columns = (np.arange(q.qmin, q.qmax + 1) for q in (a, b))
-        table = direct(rows[:, None], columns[None, :]).astype(np.int32).ravel()
-        start = -(a.qmin * 256 + b.qmin)
-        return lambda first, second: table.take((first << 8) + second + start)
+        table = direct(rows.repeat(256), np.tile(columns, 256)).astype(np.int32)
+        start, whole = -(a.qmin * 256 + b.qmin), math.prod(shape) // LANES * LANES
+
+        def looked_up(first: Array, second: Array) -> Array:
+            codes = table.take((first << 8) + second + start)
+            if whole < codes.size:
+                rest = first.ravel()[whole:], second.ravel()[whole:]
+                codes.reshape(-1)[whole:] = direct(*rest)
+            return codes
+
+        return looked_up
 
     return build
 

@@ -31,6 +31,9 @@ def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, high: in
 
 
 def scale_of(rng: np.random.Generator, dtype: str) -> float:
+    """Any number; or a short decimal, whose ratios to others lie beside ties."""
+    if not rng.integers(3):
+        return float(np.float32(rng.choice([0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.1])))
     return float(np.float32(2.0 ** rng.uniform(-8, -2) / (256 if dtype == "int16" else 1)))
 
 
@@ -173,13 +176,15 @@ def dense(rng: np.random.Generator, dtype: str) -> Case:
 def _elementwise(kind: str) -> Callable[[np.random.Generator, str], Case]:
     def make(rng: np.random.Generator, dtype: str) -> Case:
         shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 6)), int(rng.choice(CHANNELS)))
-        other = shape if rng.integers(3) else (1, 1, 1, shape[-1])
+        thin = [(1, 1, 1, shape[-1]), (*shape[:3], 1), (1, shape[1], 1, shape[-1])]
+        other = shape if rng.integers(3) else thin[rng.integers(3)]
         a, b = value(rng, shape, dtype), value(rng, other, dtype)
         if dtype == "int16":                            # LiteRT: all alike, or powers of two
             b = b._replace(scale=float(np.float32(a.scale * rng.uniform(0.2, 4))))
         reach = (18000 if dtype == "int16" else 73) * a.scale * b.scale if kind == "MUL" else (
             max(a.scale, b.scale))
-        s = float(np.float32(reach * rng.uniform(0.5, 2.5)))
+        ratio = rng.choice([0.5, 1, 1.25, 1.5, 2]) if rng.integers(2) else rng.uniform(0.5, 2.5)
+        s = float(np.float32(reach * ratio))
         y = Tensor(shape, dtype, s, zero_of(rng, dtype))
         options: dict[str, Any] = {"fused": int(rng.choice([0, 0, 1, 3]))}
         if kind != "MUL":

@@ -1,10 +1,20 @@
 """Engines: where they agree, and the differences they are known for."""
 
+import zlib
+
 import numpy as np
 import pytest
 
+from refquant.integer import elementwise
 from refquant.integer.engines import ENGINES, LITERT_REF, LITERT_X86, TFLM, XNNPACK, Engine, Sums
-from refquant.integer.requantize import double_away, double_up, in_float32, in_float64, lanes
+from refquant.integer.requantize import (
+    double_away,
+    double_up,
+    in_float32,
+    in_float64,
+    lanes,
+    single_up,
+)
 from refquant.quantizers.uniform import Uniform
 
 CODES = np.arange(-128, 128)
@@ -53,6 +63,51 @@ def test_mean_of_the_optimized_kernels_folds_the_zero_point():
     lost = LITERT_X86.mean(codes, (1, 2), x, y, keep=False)
     assert (lost == LITERT_REF.mean(codes, (1, 2), x, y, keep=False)).all()
     assert (line == LITERT_REF.mean(codes, (3,), x, y, keep=True)).all()
+
+
+#: Scales of a, b and their sum under which terms often lie beside a tie of one rule or another.
+DECIMAL, ZEROS = (0.1, 0.08, 0.2), (-41, -52, -67)
+
+
+def patterns(*shapes):
+    """Codes that no generator has to make again."""
+    for factor, shape in zip((37, 59), shapes, strict=True):
+        n = np.arange(int(np.prod(shape)))
+        yield ((n * factor + n // 256 * 7) % 256 - 128).reshape(shape)
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [
+    ((1, 41, 23), (1, 41, 23), 1192916044),
+    ((64, 39), (1, 39), 3487120917),
+    ((39,), (64, 39), 3628011882),
+    ((64, 47), (64, 1), 2148697336),
+    ((1, 1), (50, 47), 4130927223),
+    ((4, 1, 12), (1, 30, 12), 2651907459),
+    ((12, 1, 40), (1, 9, 40), 192400372),
+    ((1, 9, 1), (12, 9, 40), 3777785593),
+    ((1, 9, 1), (12, 1, 40), 732096437),
+])
+def test_sums_of_eight_bits_are_answered_as_by_the_optimized_kernels(first, second, expected):
+    """Checksums of what LiteRT 2.3.0 gave: its loop knows places, and what is spread how."""
+    a, b = patterns(first, second)
+    x, y, z = (q(s, zero) for s, zero in zip(DECIMAL, ZEROS, strict=True))
+    found = LITERT_X86.add(a, b, x, y, z)
+    assert found.shape == np.broadcast_shapes(first, second)
+    assert zlib.crc32(found.astype(np.int8).tobytes()) == expected
+
+
+def test_sums_of_sixteen_bits_leave_the_last_places_to_another_rule():
+    a, b, y = (q(s, 0, 16) for s in DECIMAL)
+    m, n = np.random.default_rng(0).integers(-32768, 32768, (2, 400_000))
+    found = LITERT_X86.add(m, n, a, b, y)
+    assert (found == elementwise.add(m, n, a, b, y, input_rule=single_up)).all()
+    one, other = (elementwise.add(m, n, a, b, y, input_rule=r) for r in (single_up, double_away))
+    apart = np.flatnonzero(one != other)
+    assert apart.size >= 15
+    few = apart[:15]
+    assert (LITERT_X86.add(m[few], n[few], a, b, y) == other[few]).all()
+    spread = LITERT_X86.add(m[apart][:, None], n[apart], a, b, y)
+    assert (spread == elementwise.add(m[apart][:, None], n[apart], a, b, y)).all()
 
 
 def test_relu6_of_tflm_forgets_to_rescale():

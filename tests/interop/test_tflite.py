@@ -131,6 +131,33 @@ def test_codes_beyond_127_stand_in_a_field_of_their_own():
     assert (operator.name, operator.version) == ("ASSIGN_VARIABLE", 3)
 
 
+def bare(tensor: dict, buffers: list) -> bytes:
+    """A file with one tensor, which is its input and output, and no operator."""
+    graph = {0: [tensor], 1: np.array([0], "<i4"), 2: np.array([0], "<i4"), 3: []}
+    return flatbuffer({0: ("I", 3), 1: [], 2: [graph], 4: buffers}, b"TFL3")
+
+
+def test_a_buffer_behind_the_tables_is_found_through_its_offset():
+    place = 0x1122334455667788
+    content = bytearray(bare({0: np.array([5], "<i4"), 1: ("b", 9), 2: ("I", 1)},
+                             [{}, {1: ("Q", place), 2: ("Q", 5)}]))
+    struct.pack_into("<Q", content, content.index(struct.pack("<Q", place)), len(content))
+    content += np.arange(-2, 3, dtype=np.int8).tobytes()
+    (tensor,) = read_tflite(bytes(content)).tensors
+    assert tensor.data.tolist() == [-2, -1, 0, 1, 2]
+    with pytest.raises(ValueError, match="the file must hold 5 bytes at offset"):
+        read_tflite(bytes(content[:-1]))
+
+
+def test_defects_of_real_files_are_tolerated():
+    """No name, no zero points, an axis beyond the rank, a batch of any size."""
+    quantized = {2: np.array([0.5, 0.25], "<f4"), 3: np.zeros(0, "<i8"), 6: ("i", 3)}
+    shape = np.array([-1, 2], "<i4")
+    (tensor,) = read_tflite(bare({0: shape, 1: ("b", 2), 4: quantized}, [{}])).tensors
+    assert (tensor.name, tensor.shape, tensor.axis) == ("", (1, 2), 3)
+    assert tensor.zero_point.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\x00" * 64, b"PK\x03\x04xxxx"])
 def test_other_files_are_refused(data):
     with pytest.raises(ValueError, match="the file must have TFL3 at offset 4"):
