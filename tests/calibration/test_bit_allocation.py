@@ -6,6 +6,7 @@ from _oracles.samples import POWERS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refquant.calibration.aciq import aciq_bound
 from refquant.calibration.bit_allocation import channel_bits, channel_levels, water_filling
 from refquant.rounding import ceil
 
@@ -90,6 +91,33 @@ def test_golden_c6():
 
 def test_golden_c7():
     assert water_filling(np.array([1.0, 8.0]), bits=4) == pytest.approx([2.5, 5.5], abs=1e-12)
+
+
+def test_a_budget_of_bits_wants_slope_one_and_a_budget_of_levels_two_thirds():
+    """64 Laplace channels of widths exp(N(0, 1)), 4 bits on average, five draws together: the
+    error is 0.26 of that of equal bits by the published rule, 0.17 by water filling."""
+    errors = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = rng.laplace(size=(64, 2000)) * np.exp(rng.standard_normal((64, 1)))
+        bounds = aciq_bound(x, bits=4, axis=1).ravel()
+        shares = (np.full(64, 4), channel_bits(bounds, bits=4),
+                  np.rint(water_filling(bounds, bits=4)))
+        assert all(abs(share.mean() - 4) < 0.05 for share in shares)
+        errors.append([sum(error_with(c, int(b)) for c, b in zip(x, share, strict=True))
+                       for share in shares])
+    equal, published, filled = np.sum(errors, 0)
+    assert published <= 0.3 * equal
+    assert filled <= 0.2 * equal
+
+
+def error_with(channel, bits):
+    """Of 2**bits even cells within ACIQ's bound; the mean if there is none."""
+    if bits == 0:
+        return np.var(channel)
+    step = 2 * float(aciq_bound(channel, bits=bits).item()) / 2**bits
+    cell = np.clip(np.floor(channel / step), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return np.mean(((cell + 0.5) * step - channel) ** 2)
 
 
 def test_a_silent_channel_gets_nothing():
