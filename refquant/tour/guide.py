@@ -17,6 +17,7 @@ from refquant.tour import (
     integer,
     kernels,
     levels,
+    outputs,
     repair,
     rounding,
     uniform,
@@ -54,6 +55,8 @@ GROUPS = [
     Group("Other formats", "levels of other shapes; scales in small blocks", formats.ROWS),
     Group("Activations", "weights per channel, and the inputs of layers", activations.ROWS),
     Group("Repair", "batch norms folded, 4-bit weights, one scale; no training", repair.ROWS),
+    Group("Rounding for the output", "a plain network in 2 bits per channel, a character model in "
+          "groups of 32", outputs.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
     Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),
