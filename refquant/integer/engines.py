@@ -334,8 +334,9 @@ def _add_in_rows(
 ) -> Codes:
     """Sums whose terms are refined by a rule that knows places in a row."""
     shape = np.broadcast_shapes(a.shape, b.shape)
-    rows = [np.broadcast_to(x, shape).reshape(-1, row) for x in (a, b)]
-    return elementwise.add(*rows, *quantizers, input_rule=rule, **options).reshape(shape)
+    first, second = (np.broadcast_to(x, shape).reshape(-1, row) for x in (a, b))
+    codes = elementwise.add(first, second, *quantizers, input_rule=rule, **options)
+    return codes.reshape(shape)
 
 
 def _requantize_shifted(x: Array, x_quantizer: Uniform, y_quantizer: Uniform) -> Codes:

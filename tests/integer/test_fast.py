@@ -14,6 +14,7 @@ from refquant.integer.requantize import (
     double_away,
     double_up,
     in_float32,
+    in_float64,
     lanes,
     single_up,
 )
@@ -76,6 +77,20 @@ def test_multipliers_above_one_take_the_rule_itself(real, seed):
 def quantizer(scale, zero=0):
     scale = np.asarray(scale)
     return Uniform(scale, np.full(scale.shape, zero), -128, 127)
+
+
+@pytest.mark.parametrize("rule", [in_float32, in_float64])
+def test_sums_that_no_float32_holds_are_whole_all_the_same(rule):
+    """Odd weights and large sums, every bit of which stands in the output."""
+    rng = np.random.default_rng(0)
+    wide = Uniform(np.array(1.0), np.array(0), -(2**31), 2**31 - 1)
+    weight = rng.integers(50, 64, (8, 3000)) * 2 + 1
+    one = fully_connected(weight, rng.integers(-(2**20), 2**20, 8), quantizer(1.0), quantizer(1.0),
+                          wide, rule=rule)
+    codes = rng.integers(20, 128, (500, 3000))
+    sums = one.accumulate(codes)
+    assert sums.min() > 2**24
+    assert (one(codes) == rule(sums, 1.0)).all()
 
 
 def test_results_are_not_memory_of_the_next_call():
