@@ -73,7 +73,7 @@ class TestExport:
         assert tree(one) == tree(two) == tree(vectors.DATA)
 
     def test_the_corpus_stays_below_5_megabytes(self):
-        assert sum(map(len, tree(vectors.DATA).values())) < 5 * 2**20
+        assert sum(map(len, tree(vectors.DATA).values())) < 5_000_000
 
     def test_a_clone_with_other_line_ends_holds_the_same_bytes(self, tmp_path):
         """As on Windows: git turns line ends around in every text file but these."""
