@@ -193,6 +193,8 @@ def run_model(
 ) -> int:
     """Run a quantized model as a runtime does, bit for bit.
 
+    Of an ONNX model the operators on codes are exact; floats between them part in their last bits.
+
     Many inputs are run one by one, states reset before each, and the outputs come out along the
     leading axis too.
     """

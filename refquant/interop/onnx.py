@@ -249,6 +249,11 @@ def fuse_qdq(model: OnnxModel) -> OnnxModel:
     OnnxModel
         Of the same inputs and outputs. Groups that do not fit stay as they are.
 
+    Notes
+    -----
+    onnxruntime fuses more: AveragePool and Softmax between QDQ pairs become operators of its
+    own, whose codes lie one apart from those of the floats here, now and then.
+
     References
     ----------
     ONNX Runtime, "Quantize ONNX models", tensor-oriented (QDQ) representation.
