@@ -86,10 +86,20 @@ def digest(outputs: list) -> int:
 
 
 def asked(engine: str, key: tuple[str, str]) -> list[int | None]:
-    """What an engine answers to some files; None for those that it refuses."""
+    """What an engine answers to some files; None for those that it, or we, refuse."""
     every = cases(*key, ASKED, ASKED_SEED)
     found = theirs.answers(engine, [(c.content, c.runs) for c in every])
-    return [None if isinstance(a, str) else digest(a) for a in found]
+    return [None if isinstance(a, str) or undefined(c, engine) else digest(a)
+            for c, a in zip(every, found, strict=True)]
+
+
+def undefined(case: Case, engine: str) -> bool:
+    """Whether the engine would read beyond a bias."""
+    try:
+        prepare(read_tflite(case.content), ENGINES[engine])
+    except ValueError as err:
+        return "the bias must have 64 bits" in str(err)
+    return False
 
 
 @pytest.mark.parametrize("engine", theirs.ENGINES)
@@ -103,7 +113,8 @@ def test_every_operator_answers_as_the_engines_once_did(engine):
         assert sum(e is not None for e in expected) >= ASKED / 2
         for case, answer in zip(files, expected, strict=True):
             if answer is not None:
-                assert digest(ours(case, engine, kind)) == answer, (name, case.name)
+                assert digest(ours(case, engine, kind)) == answer, (
+                    f"{engine} {name}: if its cases are others now, ask the engines again")
 
 
 @pytest.mark.peer
