@@ -101,9 +101,10 @@ def round_columns(
     for block in _blocks(len(factor)):
         due = factor[block.stop :, block].T @ work.errors[block.stop :]
         due /= diagonal[block]
-        due += work.given[block]
+        given = work.given(block)
+        due += given
         inner = factor[block, block] / diagonal[block].T
-        work.round(block, due, work.given[block], inner,
+        work.round(block, due, given, inner,
                    [rounders[g] for g in group_of[::-1][block]])
     return work.result(quantizers)
 
@@ -154,7 +155,8 @@ def round_and_fit(
     quantizers: list[Quantizer] = []
     for stop in range(n, 0, -max(group_size, 1)):
         group = slice(stop - group_size, stop)
-        target = inverse[stop:, group].T @ work.errors[stop:] + work.given[group]
+        target = inverse[stop:, group].T @ work.errors[stop:]
+        target += work.given(group)
         quantizers.append(fit(target[::-1].T))
         rounder = _rounder(quantizers[-1], len(weight))
         for part in _blocks(group_size):
@@ -170,13 +172,21 @@ _Rounder = Callable[[Array, Array, Array], None]
 
 
 class _Columns:
-    """The columns as rows, the first one last, before and after rounding."""
+    """What has been rounded; columns are counted from the last to the first.
+
+    Whole arrays are kept for the errors and the result alone. The rest is made block by
+    block: it stays in the cache, and fresh memory is not for nothing.
+    """
 
     def __init__(self, weight: Array) -> None:
         out, n = weight.shape
-        self.given = _transposed(weight[:, ::-1], np.empty((n, out)))
-        self.codes, self.rounded = np.empty((n, out), np.int32), np.empty((n, out))
-        self.errors = np.empty((n, out))
+        self.weight, self.errors = weight[:, ::-1], np.empty((n, out))
+        self.codes, self.rounded = np.empty((out, n), np.int32), np.empty((out, n))
+
+    def given(self, block: slice) -> Array:
+        """Columns of the weight as rows."""
+        columns = self.weight[:, block]
+        return _transposed(columns, np.empty(columns.shape[::-1]))
 
     def round(
         self, block: slice, target: Array, origin: Array, factor: Array,
@@ -187,7 +197,8 @@ class _Columns:
         The error of a column is what `origin` (the weight, or the target itself) is more
         than its rounded value.
         """
-        codes, rounded, errors = self.codes[block], self.rounded[block], self.errors[block]
+        errors, rounded = self.errors[block], np.empty_like(target)
+        codes = np.empty(target.shape, np.int32)
         for few in _blocks(len(target), _FEW):
             target[few] += factor[few.stop :, few].T @ errors[few.stop :]
             for k in range(few.stop - 1, few.start - 1, -1):
@@ -196,13 +207,12 @@ class _Columns:
                     column += factor[k + 1 : few.stop, k] @ errors[k + 1 : few.stop]
                 rounders[k](column, codes[k], values)
                 np.subtract(origin[k], values, out=errors[k])
+        _transposed(codes, self.codes[:, ::-1][:, block])
+        _transposed(rounded, self.rounded[:, ::-1][:, block])
 
     def result(self, quantizers: Sequence[Quantizer]) -> RoundedColumns:
-        """Rows back to columns."""
-        shape = self.given.shape[::-1]
-        return RoundedColumns(_transposed(self.codes[::-1], np.empty(shape, np.int32)),
-                              _transposed(self.rounded[::-1], np.empty(shape)),
-                              tuple(quantizers))
+        """Columns from the first to the last."""
+        return RoundedColumns(self.codes, self.rounded, tuple(quantizers))
 
 
 def _blocks(n: int, size: int = _BLOCK) -> list[slice]:
@@ -228,21 +238,17 @@ def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
         return generic
     scale = np.ascontiguousarray(quantizer.scale.reshape(-1))
     zero = quantizer.zero_point.reshape(-1).astype(np.float64)
-    shifted = bool(zero.any())
-    # Arrays: a scalar would be converted for every column, which takes longer than the rest.
-    low, high = (np.full(out, float(end)) for end in (quantizer.qmin, quantizer.qmax))
+    # Whole numbers may be clipped before the zero point is added as well as after. And bounds
+    # are arrays: a scalar would be converted for every column, which takes longer than the rest.
+    low, high = (end - zero + np.zeros(out) for end in (quantizer.qmin, quantizer.qmax))
 
     def uniform(column: Array, codes: Array, values: Array) -> None:
         np.divide(column, scale, out=values)
         np.rint(values, out=values)
-        if shifted:
-            values += zero
         np.maximum(values, low, out=values)
         np.minimum(values, high, out=values)
-        codes[:] = values
-        if shifted:
-            values -= zero
-        values *= scale
+        np.add(values, zero, out=codes, casting="unsafe")
+        np.multiply(values, scale, out=values)
 
     return uniform
 
