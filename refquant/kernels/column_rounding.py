@@ -31,7 +31,7 @@ from refquant.quantizers.uniform import Uniform
 __all__ = ["RoundedColumns", "round_and_fit", "round_columns"]
 
 #: Columns that collect from all before them in one product, and from their block in one.
-_BLOCK, _FEW = 128, 8
+_BLOCK, _FEW = 128, 16
 
 
 class RoundedColumns(NamedTuple):

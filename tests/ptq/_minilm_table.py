@@ -48,7 +48,7 @@ def rows():
     """(setting, method) -> how to measure it; the first method of a setting is its baseline."""
     found = {}
     for bits in (4, 3, 2):
-        per_row, groups = f"W{bits}, scale per row", f"W{bits}, groups of 64"
+        per_row, groups = f"W{bits}, per row", f"W{bits}, groups of 64"
         found[per_row, "nearest"] = weights(nearest, parallel, bits=bits)
         found[per_row, "GPTQ"] = weights(by_gptq, None, bits=bits)
         found[per_row, "QuIP, Kronecker"] = weights(by_quip, None, bits=bits)
@@ -60,18 +60,18 @@ def rows():
         if bits > 2:
             found[groups, "AWQ, scale"] = weights(by_awq, parallel, bits=bits, size=64, clip=False)
             found[groups, "AWQ, scale and clip"] = weights(by_awq, parallel, bits=bits, size=64)
-    for bits, name in ((8, "W8A8, scale per tensor of activations"),
-                       (6, "W8A6, scale per tensor of activations")):
+    for bits, name in ((8, "W8A8, per tensor"),
+                       (6, "W8A6, per tensor")):
         found[name, "nearest"] = products(quantized_product, 8, bits, per_tensor)
         found[name, "SmoothQuant"] = products(smoothed_product, 8, bits, per_tensor)
         found[name, "Hadamard"] = products(rotated_product, 8, bits, per_tensor)
-    token = "W8A8, scale per token"
+    token = "W8A8, per token"
     found[token, "nearest"] = products(quantized_product, 8, 8, per_token)
     found[token, "SmoothQuant"] = products(smoothed_product, 8, 8, per_token)
     found[token, "LLM.int8()"] = lambda: minilm_products(partial(decomposed, threshold=6.0))
     found[token, "Hadamard"] = products(rotated_product, 8, 8, per_token)
-    found["W4A4, scale per token", "nearest"] = products(quantized_product, 4, 4, per_token)
-    found["W4A4, scale per token", "Hadamard"] = products(rotated_product, 4, 4, per_token)
+    found["W4A4, per token", "nearest"] = products(quantized_product, 4, 4, per_token)
+    found["W4A4, per token", "Hadamard"] = products(rotated_product, 4, 4, per_token)
     return found
 
 
