@@ -18,7 +18,7 @@ no argument: joblib asks the backend that the caller has chosen with
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from joblib import Parallel, delayed
 
@@ -45,11 +45,10 @@ class Replaced(Protocol):
         """Shape and dtype of the weight that the method was given."""
 
 
-_R = TypeVar("_R", bound=Replaced)
 _S = TypeVar("_S", bound=Mergeable)
 
 #: Weight (out, in) and the statistic of its inputs -> record.
-Method: TypeAlias = Callable[[Array, _S], _R]
+Method: TypeAlias = Callable[[Array, Any], Replaced]
 
 #: Layers done, layers in all, name of the weight just done.
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -57,7 +56,7 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 _NO_BATCH = "`batches` must hold at least one batch; got none"
 
 
-class Layerwise(NamedTuple, Generic[_R]):
+class Layerwise(NamedTuple):
     """A network after a method.
 
     Attributes
@@ -73,7 +72,7 @@ class Layerwise(NamedTuple, Generic[_R]):
     """
 
     values: dict[str, Array]
-    results: dict[str, _R]
+    results: dict[str, Any]
 
 
 def silent(done: int, total: int, name: str) -> None:
@@ -99,12 +98,12 @@ def sequential(
     values: Mapping[str, Array],
     batches: Iterable[Mapping[str, Array]],
     of: Callable[[Array], _S],
-    method: Method[_S, _R],
+    method: Method,
     *,
     names: Iterable[str],
     tap: Tap = untouched,
     progress: Progress = silent,
-) -> Layerwise[_R]:
+) -> Layerwise:
     """The network with weights replaced in the order of the run, each behind the last.
 
     Parameters
@@ -162,7 +161,8 @@ def sequential(
     array([[3, 1]], dtype=int32)
     """
     layers = _layers(nodes, values, names)
-    new, results = dict(values), {}
+    new = dict(values)
+    results: dict[str, Replaced] = {}
     statistics: dict[Hashable, _S] = {}
 
     def replace(node: Node, inputs: list[Array]) -> None:
@@ -185,12 +185,12 @@ def parallel(
     values: Mapping[str, Array],
     batches: Iterable[Mapping[str, Array]],
     of: Callable[[Array], _S],
-    method: Method[_S, _R],
+    method: Method,
     *,
     names: Iterable[str],
     tap: Tap = untouched,
     progress: Progress = silent,
-) -> Layerwise[_R]:
+) -> Layerwise:
     """The network with weights replaced independently, each for the inputs it had.
 
     Parameters
@@ -257,7 +257,8 @@ def parallel(
     weights = {node.inputs[1]: statistics[_key(node, values[node.inputs[1]])]
                for node in nodes if node.name in layers}
     jobs = (delayed(_replace)(method, values[name], seen) for name, seen in weights.items())
-    new, results = dict(values), {}
+    new = dict(values)
+    results: dict[str, Replaced] = {}
     for name, result in zip(weights, Parallel(return_as="generator")(jobs), strict=True):
         results[name] = result
         new[name] = result.weight.reshape(new[name].shape)
@@ -319,5 +320,5 @@ def _rows(node: Node, x: Array, weight: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _replace(method: Method[_S, _R], weight: Array, statistic: _S) -> _R:
+def _replace(method: Method, weight: Array, statistic: Mergeable) -> Replaced:
     return method(weight.reshape(len(weight), -1), statistic)

@@ -4,6 +4,7 @@ import importlib.metadata
 
 import numpy as np
 import pytest
+from ptq import _minilm_table
 
 from refquant.interop import minilm as module
 from refquant.interop.minilm import Tokens, minilm, tokenize
@@ -89,3 +90,11 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
             minilm()
     finally:
         module._parameters.cache_clear()
+
+
+def test_the_table_of_methods_has_a_row_for_each_and_says_what_it_was_measured_with():
+    text = _minilm_table.FILE.read_text("utf-8")
+    assert text.startswith("# Python 3.")
+    stored = _minilm_table.stored(text)
+    assert list(stored) == list(_minilm_table.rows())
+    assert all(0 <= v <= 1 for row in stored.values() for v in row)
