@@ -11,7 +11,7 @@ convolution         DA                DA               DU                F32
 depthwise,          DA                DA               DU; last c % 8    F32
 transposed                                             channels DA
 fully connected     DA                F64              DU                F32
-add                 DA                DA               S of terms, last   21 bits, one shift
+add                 DA                DA               terms S, last     21 bits, one shift
                                                        n % 16 DA; sum DA
 subtract            DA                DA               DA                21 bits, one shift
 multiply            DA                DA, float32 M    the same          F32

@@ -164,7 +164,7 @@ class FixedPoint:
         Returns
         -------
         ndarray, shape of `codes`
-            float32 if that holds all codes, up to 25 bits with the sign; else float64.
+            As float32 if that holds all codes, up to 25 bits with the sign; else float64.
         """
         codes = require_codes("codes", codes, self.qmin, self.qmax)
         wide = np.float32 if self.qmax <= 2**24 else np.float64
