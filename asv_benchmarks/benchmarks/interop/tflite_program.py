@@ -81,12 +81,14 @@ class TfliteProgramQuality(Quality):
     params = (MODELS, list(ENGINES))
     param_names = ("model", "engine")
 
+    def setup(self, model: str, engine: str) -> None:
+        self.ours, self.theirs = ours(model, engine), theirs(model, engine)
+
     def track_share_of_the_peer(self, model: str, engine: str) -> float:
-        return share_of_time(ours(model, engine), theirs(model, engine))
+        return share_of_time(self.ours, self.theirs)
 
     def track_differing_outputs(self, model: str, engine: str) -> float:
-        one, other = (np.asarray(f(model, engine)()) for f in (ours, theirs))
-        return float(np.count_nonzero(one != other))
+        return float(np.count_nonzero(np.asarray(self.ours()) != np.asarray(self.theirs())))
 
     track_share_of_the_peer.unit = "time of the peer"
     track_differing_outputs.unit = "codes"

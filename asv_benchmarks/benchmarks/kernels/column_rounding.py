@@ -52,7 +52,7 @@ def published(torch, weight, hessian, group_size):
     return q
 
 
-class ColumnRounding(Quality):
+class _Rounding(Quality):
     params = (["by blocks", "column by column"], [32] if QUICK else [256, 1024, 2048],
               ["rows", "groups of 128"])
     param_names = ("impl", "width", "scales")
@@ -68,12 +68,8 @@ class ColumnRounding(Quality):
         return self.run(self.weight, self.hessian, fit,
                         group_size=self.group_size)
 
-    def peer(self):
-        torch = need("torch")
-        torch.set_num_threads(1)
-        weight, hessian = torch.tensor(self.weight), torch.tensor(self.hessian)
-        return lambda: published(torch, weight, hessian, self.group_size)
 
+class ColumnRounding(_Rounding):
     def time_round(self, impl, width, scales):
         self.round()
 
@@ -81,13 +77,24 @@ class ColumnRounding(Quality):
         weight, hessian = damped(self.weight, self.hessian, 0.01)
         column_rounding.round_columns(weight, hessian, [fit(weight)], np.zeros(width, int))
 
+
+class AgainstThePublishedAlgorithm(_Rounding):
+    """Algorithm 1 of the paper in torch, beside ours."""
+
+    def setup(self, impl, width, scales):
+        torch = need("torch")
+        torch.set_num_threads(1)
+        super().setup(impl, width, scales)
+        weight, hessian = torch.tensor(self.weight), torch.tensor(self.hessian)
+        self.peer = lambda: published(torch, weight, hessian, self.group_size)
+
     def track_share_of_torch(self, impl, width, scales):
-        return share_of_time(self.round, self.peer())
+        return share_of_time(self.round, self.peer)
 
     track_share_of_torch.unit = "of the time of the published algorithm in torch"
 
     def track_other_weights(self, impl, width, scales):
-        theirs, ours = self.peer()().numpy(), self.round()
+        theirs, ours = self.peer().numpy(), self.round()
         steps = np.concatenate([np.broadcast_to(q.scale, (width, self.group_size))
                                 for q in ours.quantizers], axis=1)
         return float((np.abs(theirs - ours.weight) > steps / 2).mean())
