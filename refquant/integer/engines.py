@@ -11,8 +11,8 @@ convolution         DA                DA               DU                F32
 depthwise,          DA                DA               DU; last c % 8    F32
 transposed                                             channels DA
 fully connected     DA                F64              DU                F32
-add                 DA                DA               terms S, last     21 bits, one shift
-                                                       n % 16 DA; sum DA
+add                 DA                DA               S; tail of 16 DA  21 bits, one shift
+                                                       their sum DA
 subtract            DA                DA               DA                21 bits, one shift
 multiply            DA                DA, float32 M    the same          F32
 requantize          DA                DA               DU; last n % 16   8 bits, one shift
