@@ -1,10 +1,34 @@
-"""Adam for one method's few arrays: networks have theirs in `nn`, which methods do not import."""
+"""What the methods that learn one layer share: their checks, and Adam for a few arrays.
+
+Networks have an Adam of their own in `nn`, which methods do not import.
+"""
 
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_nonempty,
+    require_same_shape,
+)
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "require_layer"]
+
+
+def require_layer(weight: Array, x: Array, target: Array, steps: int, batch: int) -> None:
+    """Raise unless weight, inputs and targets are finite reals that fit each other."""
+    for name, value in (("weight", weight), ("x", x), ("target", target)):
+        as_reals(name, value)
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
+    require_same_shape("target", target, (*x.shape[:-1], len(weight)))
+    require_nonempty("x", x)
+    for name, value in (("weight", weight), ("x", x), ("target", target)):
+        require_finite(name, value)
+    require_int("steps", steps, 0)
+    require_int("batch", batch, 1)
 
 
 class Adam:

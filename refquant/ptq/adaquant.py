@@ -16,15 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import (
-    as_reals,
-    require_finite,
-    require_int,
-    require_nonempty,
-    require_number,
-    require_same_shape,
-)
-from refquant.ptq._descent import Adam
+from refquant._validate import require_number
+from refquant.ptq._descent import Adam, require_layer
 from refquant.ptq.adaround import Activation, identity
 from refquant.quantizers.uniform import Uniform
 
@@ -131,15 +124,7 @@ def adaquant(
     >>> bool(r.losses[-1] < 0.1 * r.losses[0])
     True
     """
-    weight, x, target = as_reals("weight", weight), as_reals("x", x), as_reals("target", target)
-    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
-        raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
-    require_same_shape("target", target, (*x.shape[:-1], len(weight)))
-    require_nonempty("x", x)
-    for name, value in (("weight", weight), ("x", x), ("target", target)):
-        require_finite(name, value)
-    require_int("steps", steps, 0)
-    require_int("batch", batch, 1)
+    require_layer(weight, x, target, steps, batch)
     for name, number in (("rate", rate), ("scale_rate", scale_rate), ("bias_rate", bias_rate)):
         require_number(name, number)
     zero = np.asarray(quantizer.zero_point)

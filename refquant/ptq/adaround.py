@@ -18,15 +18,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import (
-    as_reals,
-    require_finite,
-    require_int,
-    require_nonempty,
-    require_number,
-    require_same_shape,
-)
-from refquant.ptq._descent import Adam
+from refquant._validate import require_number
+from refquant.ptq._descent import Adam, require_layer
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["Activation", "Learned", "adaround", "identity", "rectified_sigmoid", "sharpness",
@@ -248,15 +241,7 @@ def adaround(
     >>> adaround(w, x, x @ w.T, grid, rng=rng, penalty=0.1).codes       # their sum is 1.15
     array([[1, 0, 0]], dtype=int32)
     """
-    weight, x, target = as_reals("weight", weight), as_reals("x", x), as_reals("target", target)
-    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
-        raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
-    require_same_shape("target", target, (*x.shape[:-1], len(weight)))
-    require_nonempty("x", x)
-    for name, value in (("weight", weight), ("x", x), ("target", target)):
-        require_finite(name, value)
-    require_int("steps", steps, 0)
-    require_int("batch", batch, 1)
+    require_layer(weight, x, target, steps, batch)
     require_number("penalty", penalty)
     scaled = weight.astype(np.float64) / quantizer.scale
     floor, zero = np.floor(scaled), np.asarray(quantizer.zero_point)
