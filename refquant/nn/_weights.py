@@ -16,15 +16,16 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 @lru_cache(maxsize=8)
-def load_arrays(path: Path, *, script: str) -> Mapping[str, Array]:
-    """Read-only arrays of a shipped file, whose SHA-256 stands in the ``.json`` beside it."""
+def load_arrays(path: Path, *, script: str, sha256: str | None = None) -> Mapping[str, Array]:
+    """Read-only arrays of a shipped file; its SHA-256 is given or in the ``.json`` beside it."""
     if not path.is_file():
         raise FileNotFoundError(
             f"the weights must be at {path}; write them with `python -m {script}`")
-    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))["sha256"]
+    if sha256 is None:
+        sha256 = json.loads(path.with_suffix(".json").read_text("utf-8"))["sha256"]
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise ValueError(f"{path} must have the SHA-256 {expected}; got {found}")
+    if found != sha256:
+        raise ValueError(f"{path} must have the SHA-256 {sha256}; got {found}")
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     for array in arrays.values():

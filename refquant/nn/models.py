@@ -19,15 +19,16 @@ fc         linear, on the mean of each channel         10            (10, 64)
 a named value and is never negative.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from refquant._types import Array
+from refquant.nn._weights import WEIGHTS as FOLDER
+from refquant.nn._weights import load_arrays
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.network import Node, Op, Tap, run, untouched
@@ -45,7 +46,7 @@ __all__ = [
     "with_loss",
 ]
 
-WEIGHTS = Path(__file__).parent / "weights" / "digits_cnn.npz"
+WEIGHTS = FOLDER / "digits_cnn.npz"
 WEIGHTS_SHA256 = "9b3f6844affd92786ffcfe6522730dab510fe3d2e0fc44a21a279e3ce391f6b4"
 
 #: Layer and shape of its weight, in the order of the run.
@@ -322,26 +323,9 @@ def accuracy(model: Model, x: Array, labels: Array, *, tap: Tap = untouched) -> 
     return float((predict(model, x, tap=tap).argmax(1) == labels).mean())
 
 
-@lru_cache(maxsize=4)
-def _arrays(path: Path, sha256: str) -> Mapping[str, Array]:
-    """The arrays of a file whose checksum is known."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the weights must be at {path}; write them with `python -m refquant.nn._train_digits`"
-        )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path} must have the SHA-256 {sha256}; got {found}")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    for array in arrays.values():
-        array.flags.writeable = False
-    return arrays
-
-
 def _load(path: Path, sha256: str) -> Model:
     """The model of a file."""
-    arrays = _arrays(path, sha256)
+    arrays = load_arrays(path, script="refquant.nn._train_digits", sha256=sha256)
     statistics = initial_statistics()
     return Model(
         digits_cnn(),
