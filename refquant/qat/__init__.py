@@ -1,0 +1,1 @@
+"""Training with quantization: what a gradient does when it meets a rounding."""
