@@ -3,18 +3,19 @@ r"""The columns of a weight rounded one after the other, with feedback, at the s
 The fast twin of the loop in `refquant.ptq.gptq`. Three things make it fast. *Left-looking
 blocks*: instead of pushing the error of each column into all columns behind it, a block
 of columns collects what is due to it from all columns before, in one product of matrices.
-*Storage*: the weight is transposed, so that a column is contiguous. *No inverse*, where the
-grids are known beforehand: with the Hessian :math:`H = A\,D\,A^T`, A unit upper triangular,
+*Storage*: the weight is transposed, so that a column is contiguous. *No inverse*: with the
+Hessian :math:`H = V V^T`, V upper triangular, and the errors :math:`e_i = w_i - \hat w_i` of
+the columns before,
 
-.. math:: t_k = w_k + \sum_{i<k} A_{ik}\,(w_i - \hat w_i), \qquad \hat w_k = Q(t_k) ,
+.. math:: t_k = w_k + \frac{1}{V_{kk}} \sum_{i<k} V_{ik}\,e_i , \qquad \hat w_k = Q(t_k) ,
 
-which needs one Cholesky factor. A grid that is fitted on the way has to see the columns of its
-group as repaired so far, and those are not partial sums of the formula above. Then it is, with
-:math:`H^{-1} = U^T U`,
+which needs one Cholesky factor. A grid that is fitted on the way has to see all columns g of its
+group as repaired for the columns S before the group, and for nothing else:
+:math:`H_{Sg} = V_{S\cdot} V_{g\cdot}^T` leaves one triangular system, no larger than the group,
 
-.. math:: t_k = w_k - \sum_{i<k} \frac{U_{ik}}{U_{ii}}\,(t_i - \hat w_i) .
+.. math:: t_g = w_g + e_S\,V_{Sg}\,V_{gg}^{-1} .
 
-LAPACK factors from the first column to the last, and both formulas need it the other way round.
+LAPACK factors from the first column to the last, and the formulas need it the other way round.
 So here everything is turned round: the first column is the last row of the stored arrays.
 """
 
@@ -22,7 +23,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dtrtri
+from numpy.typing import DTypeLike
+from scipy.linalg.blas import dtrsm
+from scipy.linalg.lapack import dpotrf
 
 from refquant._types import Array, Codes
 from refquant.quantizer import Fit, Quantizer
@@ -40,8 +43,8 @@ class RoundedColumns(NamedTuple):
     Attributes
     ----------
     codes : ndarray of int32, shape (out, in)
-    weight : ndarray of float64, shape (out, in)
-        The decoded codes.
+    weight : ndarray of float, shape (out, in)
+        The decoded codes, rounded once to the `dtype` that was asked for.
     quantizers : tuple of Quantizer
         One for each group of columns.
 
@@ -56,7 +59,8 @@ class RoundedColumns(NamedTuple):
 
 
 def round_columns(
-    weight: Array, hessian: Array, quantizers: Sequence[Quantizer], group_of: Array
+    weight: Array, hessian: Array, quantizers: Sequence[Quantizer], group_of: Array,
+    *, dtype: DTypeLike = np.float64,
 ) -> RoundedColumns:
     """Columns rounded from left to right with grids that are known.
 
@@ -69,6 +73,8 @@ def round_columns(
         For columns of shape (out, 1).
     group_of : ndarray of int, shape (in,)
         Which of them each column belongs to.
+    dtype : dtype
+        Of the weight that comes back.
 
     Returns
     -------
@@ -95,22 +101,17 @@ def round_columns(
     array([[0, 1]], dtype=int32)
     """
     factor = _cholesky(hessian)
-    diagonal = np.diag(factor)[:, None]
-    work = _Columns(weight)
+    work = _Columns(weight, dtype)
     rounders = [_rounder(q, len(weight)) for q in quantizers]
     for block in _blocks(len(factor)):
-        due = factor[block.stop :, block].T @ work.errors[block.stop :]
-        due /= diagonal[block]
-        given = work.given(block)
-        due += given
-        inner = factor[block, block] / diagonal[block].T
-        work.round(block, due, given, inner,
+        work.round(block, work.due(factor, block), work.given(block), factor,
                    [rounders[g] for g in group_of[::-1][block]])
     return work.result(quantizers)
 
 
 def round_and_fit(
-    weight: Array, hessian: Array, fit: Fit, group_size: int
+    weight: Array, hessian: Array, fit: Fit, group_size: int,
+    *, dtype: DTypeLike = np.float64,
 ) -> RoundedColumns:
     """Columns rounded from left to right, each group's grid fitted when its turn comes.
 
@@ -123,6 +124,8 @@ def round_and_fit(
         Sees the columns of its group as repaired for all errors before them.
     group_size : int
         Must divide the columns.
+    dtype : dtype
+        Of the weight that comes back.
 
     Returns
     -------
@@ -147,27 +150,22 @@ def round_and_fit(
     >>> [q.scale for q in round_and_fit(np.array([[0.4, 0.4]]), hessian, fit, 1).quantizers]
     [array([[0.4]]), array([[0.4]])]
     """
-    inverse = _cholesky(hessian)
-    if len(inverse):
-        inverse, _ = dtrtri(inverse, lower=1, overwrite_c=1)            # U, turned round
-    inverse /= -np.diag(inverse)[:, None]
-    work, n = _Columns(weight), len(inverse)
-    quantizers: list[Quantizer] = []
-    for stop in range(n, 0, -max(group_size, 1)):
+    factor = _cholesky(hessian)
+    work, quantizers = _Columns(weight, dtype), []
+    for stop in range(len(factor), 0, -max(group_size, 1)):
         group = slice(stop - group_size, stop)
-        target = inverse[stop:, group].T @ work.errors[stop:]
-        target += work.given(group)
-        quantizers.append(fit(target[::-1].T))
+        due, given = work.due(factor, group), work.given(group)
+        repaired = dtrsm(1.0, factor[group, group], due.T, side=1, lower=1).T + given
+        quantizers.append(fit(repaired[::-1].T))
         rounder = _rounder(quantizers[-1], len(weight))
         for part in _blocks(group_size):
             block = slice(group.start + part.start, group.start + part.stop)
-            due = target[part]
-            due += inverse[block.stop : stop, block].T @ work.errors[block.stop : stop]
-            work.round(block, due, due, inverse[block, block], [rounder] * len(due))
+            due[part] += factor[block.stop : stop, block].T @ work.errors[block.stop : stop]
+            work.round(block, due[part], given[part], factor, [rounder] * len(due[part]))
     return work.result(quantizers)
 
 
-#: A column (out,), where to put its codes and their values.
+#: A column (out,), where to put its codes and their values: all float64.
 _Rounder = Callable[[Array, Array, Array], None]
 
 
@@ -175,30 +173,36 @@ class _Columns:
     """What has been rounded; columns are counted from the last to the first.
 
     Whole arrays are kept for the errors and the result alone. The rest is made block by
-    block: it stays in the cache, and fresh memory is not for nothing.
+    block, and stays in the cache.
     """
 
-    def __init__(self, weight: Array) -> None:
+    def __init__(self, weight: Array, dtype: DTypeLike) -> None:
         out, n = weight.shape
         self.weight, self.errors = weight[:, ::-1], np.empty((n, out))
-        self.codes, self.rounded = np.empty((out, n), np.int32), np.empty((out, n))
+        self.codes, self.rounded = np.empty((out, n), np.int32), np.empty((out, n), dtype)
 
     def given(self, block: slice) -> Array:
         """Columns of the weight as rows."""
-        columns = self.weight[:, block]
-        return _transposed(columns, np.empty(columns.shape[::-1]))
+        given = _rows(self.weight[:, block].shape[::-1])
+        for i in range(0, given.shape[1], 8):           # whole lines of the cache, and few
+            given[:, i : i + 8] = self.weight[i : i + 8, block].T
+        return given
+
+    def due(self, factor: Array, block: slice) -> Array:
+        """What all columns before a block owe to it."""
+        due = _rows((block.stop - block.start, self.errors.shape[1]))
+        return np.matmul(factor[block.stop :, block].T, self.errors[block.stop :], out=due)
 
     def round(
-        self, block: slice, target: Array, origin: Array, factor: Array,
+        self, block: slice, due: Array, given: Array, factor: Array,
         rounders: Sequence[_Rounder],
     ) -> None:
-        """A block whose `target` has collected everything from outside of the block.
-
-        The error of a column is what `origin` (the weight, or the target itself) is more
-        than its rounded value.
-        """
-        errors, rounded = self.errors[block], np.empty_like(target)
-        codes = np.empty(target.shape, np.int32)
+        """A block to which everything is `due` from outside of the block; that is used up."""
+        diagonal = np.diag(factor)[block, None]
+        factor, target = factor[block, block] / diagonal.T, due
+        target /= diagonal
+        target += given
+        errors, rounded, codes = self.errors[block], _rows(target.shape), _rows(target.shape)
         for few in _blocks(len(target), _FEW):
             target[few] += factor[few.stop :, few].T @ errors[few.stop :]
             for k in range(few.stop - 1, few.start - 1, -1):
@@ -206,9 +210,9 @@ class _Columns:
                 if k < few.stop - 1:
                     column += factor[k + 1 : few.stop, k] @ errors[k + 1 : few.stop]
                 rounders[k](column, codes[k], values)
-                np.subtract(origin[k], values, out=errors[k])
-        _transposed(codes, self.codes[:, ::-1][:, block])
-        _transposed(rounded, self.rounded[:, ::-1][:, block])
+                np.subtract(given[k], values, out=errors[k])
+        self.codes[:, ::-1][:, block] = codes.T         # one conversion for the whole block
+        self.rounded[:, ::-1][:, block] = rounded.T
 
     def result(self, quantizers: Sequence[Quantizer]) -> RoundedColumns:
         """Columns from the first to the last."""
@@ -220,11 +224,13 @@ def _blocks(n: int, size: int = _BLOCK) -> list[slice]:
     return [slice(max(stop - size, 0), stop) for stop in range(n, 0, -size)]
 
 
-def _transposed(a: Array, out: Array) -> Array:
-    """`a` transposed into `out`, in strips that stay in the cache."""
-    for i in range(0, len(a), 8):               # a cache line of float64
-        out[:, i : i + 8] = a[i : i + 8].T
-    return out
+def _rows(shape: tuple[int, ...]) -> Array:
+    """Room for columns that are going to be transposed.
+
+    Rows that lie a power of two apart fall on the same few lines of the cache; eight
+    numbers between them, and a column of the block can be read in one go.
+    """
+    return np.empty((shape[0], shape[1] + 8))[:, : shape[1]]
 
 
 def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
@@ -247,7 +253,7 @@ def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
         np.rint(values, out=values)
         np.maximum(values, low, out=values)
         np.minimum(values, high, out=values)
-        np.add(values, zero, out=codes, casting="unsafe")
+        np.add(values, zero, out=codes)
         np.multiply(values, scale, out=values)
 
     return uniform

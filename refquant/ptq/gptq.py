@@ -181,13 +181,12 @@ def gptq(
     if len(groups) == 1 and not static_groups:
         quantizers = [fit(work)]
     if quantizers:
-        made = round_columns(work, h, quantizers, group_of)
+        made = round_columns(work, h, quantizers, group_of, dtype=weight.dtype)
     else:
-        made = round_and_fit(work, h, fit, group_size)
-    rounded = made.weight.astype(weight.dtype)
+        made = round_and_fit(work, h, fit, group_size, dtype=weight.dtype)
     if given:
-        return Rounded(made.codes, made.quantizers, group_of, rounded)
-    return Rounded(made.codes[:, back], made.quantizers, group_of[back], rounded[:, back])
+        return Rounded(made.codes, made.quantizers, group_of, made.weight)
+    return Rounded(made.codes[:, back], made.quantizers, group_of[back], made.weight[:, back])
 
 
 def column_by_column(
