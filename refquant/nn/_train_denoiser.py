@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._train_digits import _write, arithmetic, npz_bytes
+from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.denoiser import STEPS, diffuse, initial_denoiser, predict_noise, time_features
 from refquant.nn.memory import keep_freed_memory
@@ -77,9 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits, 1297 to train; mse is that of the noise in the other 500",
     }
-    _write(options.out, content)
+    write_whole(options.out, content)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write(options.out.with_suffix(".json"), text.encode())
+    write_whole(options.out.with_suffix(".json"), text.encode())
     print(text, end="")
 
 

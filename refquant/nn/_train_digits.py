@@ -8,15 +8,13 @@ The same seed gives the same file, byte for byte, on the same machine and BLAS.
 
 import argparse
 import hashlib
-import io
 import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from refquant._types import Array
+from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
 from refquant.nn.data import Split, batches, digits, shifted
 from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import (
@@ -28,11 +26,11 @@ from refquant.nn.models import (
     initial_statistics,
     with_loss,
 )
-from refquant.nn.network import Node, Trace, backward, run
-from refquant.nn.normalization import Running, update_running
+from refquant.nn.network import backward, run
+from refquant.nn.normalization import updated_statistics
 from refquant.nn.optimizers import adam, adam_start, cosine
 
-__all__ = ["arithmetic", "fit", "npz_bytes", "updated_statistics"]
+__all__ = ["fit"]
 
 EPOCHS, BATCH, RATE, DECAY = 80, 64, 1e-2, 0.05
 
@@ -61,53 +59,6 @@ def fit(
             losses.append(float(trace.values["loss"]))
         progress(float(np.mean(losses)))
     return Model(digits_cnn(), parameters, statistics)
-
-
-def updated_statistics(
-    nodes: list[Node], trace: Trace, statistics: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Running statistics of every normalization after the batch of `trace`."""
-    new = dict(statistics)
-    for node in nodes:
-        layer, _, kind = node.name.rpartition(".")
-        if kind == "norm":
-            before = Running(statistics[f"{layer}.mean"], statistics[f"{layer}.variance"])
-            after = update_running(before, trace.values[node.inputs[0]])
-            new[f"{layer}.mean"], new[f"{layer}.variance"] = after
-    return new
-
-
-def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
-    """A ``.npz`` that depends on the arrays alone: `numpy.savez` writes the time into it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(arrays):
-            member = io.BytesIO()
-            np.lib.format.write_array(member, arrays[name], allow_pickle=False)
-            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system = 3              # the default differs on Windows
-            archive.writestr(info, member.getvalue())
-    return buffer.getvalue()
-
-
-def arithmetic() -> str:
-    """A fingerprint of this machine's float32 products and exponentials.
-
-    Two machines with the same one should train the same bytes; with different ones
-    they need not, since BLAS sums in an order that depends on the processor.
-    """
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 256, 144)).astype(np.float32)
-    results = (a @ b.T, np.ones(256, np.float32) @ a, np.exp(a), np.sqrt(np.abs(a)))
-    return hashlib.sha256(b"".join(r.tobytes() for r in results)).hexdigest()[:16]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """`content` in `path`, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -146,9 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits / 16, 50/50 stratified; accuracy is that of the half not trained on",
     }
-    _write(options.out, content)
+    write_whole(options.out, content)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write(options.out.with_suffix(".json"), text.encode())
+    write_whole(options.out.with_suffix(".json"), text.encode())
     print(text, end="")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._train_digits import _write, arithmetic, npz_bytes, updated_statistics
+from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.data import Split, batches, digits
 from refquant.nn.memory import keep_freed_memory
@@ -27,6 +27,7 @@ from refquant.nn.models import (
     with_loss,
 )
 from refquant.nn.network import backward, run
+from refquant.nn.normalization import updated_statistics
 from refquant.nn.optimizers import adam, adam_start, cosine
 from refquant.nn.replicas import REPLICAS
 
@@ -87,9 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits(seed=s): 50/50 stratified; accuracy is that of the half not trained on",
     }
-    _write(options.out, content)
+    write_whole(options.out, content)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write(options.out.with_suffix(".json"), text.encode())
+    write_whole(options.out.with_suffix(".json"), text.encode())
     print(text, end="")
 
 

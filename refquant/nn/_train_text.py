@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._train_digits import _write, arithmetic, npz_bytes
+from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import Model, with_loss
@@ -79,9 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         "text": f"pydoc_data.topics, sorted by name, {len(text)} characters, first nine tenths; "
         "judged on 20000 of the rest",
     }
-    _write(options.out, content)
+    write_whole(options.out, content)
     printed = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write(options.out.with_suffix(".json"), printed.encode())
+    write_whole(options.out.with_suffix(".json"), printed.encode())
     print(printed, end="")
 
 

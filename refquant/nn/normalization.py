@@ -6,15 +6,23 @@ averages are constants and the operation is affine, so it can be folded into the
 convolution before it.
 """
 
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from refquant._types import Array
 from refquant.nn._arrays import column_sums
-from refquant.nn.network import Pullback
+from refquant.nn.network import Node, Pullback, Trace
 
-__all__ = ["Running", "batch_norm", "batch_norm_training", "update_running"]
+__all__ = [
+    "Running",
+    "batch_norm",
+    "batch_norm_training",
+    "update_running",
+    "updated_statistics",
+]
 
 
 class Running(NamedTuple):
@@ -179,6 +187,60 @@ def update_running(running: Running, x: Array, *, momentum: float = 0.1) -> Runn
         (1 - momentum) * running.mean + momentum * mean,
         (1 - momentum) * running.variance + momentum * variance,
     )
+
+
+def updated_statistics(
+    nodes: Iterable[Node], trace: Trace, statistics: Mapping[str, Array], *, momentum: float = 0.1
+) -> dict[str, Array]:
+    """Running statistics of every normalization after the batch of `trace`.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        Of the run. One in training form, ``L.norm``, has the statistics ``L.mean`` and
+        ``L.variance``; all other nodes have none.
+    trace : Trace
+    statistics : mapping of str to ndarray
+        Before the batch.
+    momentum : float
+        As in `update_running`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        A new one. Statistics that no node has stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If `statistics` lacks those of a normalization.
+
+    References
+    ----------
+    Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 2, step 10.
+
+    Examples
+    --------
+    >>> from refquant.nn.network import run
+    >>> nodes = [Node("a.norm", batch_norm_training, ("x", "g", "b"))]
+    >>> one = np.ones(1)
+    >>> trace = run(nodes, {"x": np.array([[1.0], [3.0]]), "g": one, "b": one})
+    >>> updated_statistics(nodes, trace, {"a.mean": 0 * one, "a.variance": one})["a.mean"]
+    array([0.2])
+    """
+    new = dict(statistics)
+    for node in nodes:
+        function = node.op.func if isinstance(node.op, partial) else node.op
+        if function is batch_norm_training:
+            layer = node.name.rpartition(".")[0]
+            names = f"{layer}.mean", f"{layer}.variance"
+            if not {*names} <= statistics.keys():
+                raise ValueError(f"`statistics` must hold {names[0]!r} and {names[1]!r}; got "
+                                 f"{sorted(statistics)}")
+            before = Running(*(statistics[name] for name in names))
+            after = update_running(before, trace.values[node.inputs[0]], momentum=momentum)
+            new.update(zip(names, after, strict=True))
+    return new
 
 
 def _per_channel(x: Array, operation: np.ufunc, channel: Array) -> Array:

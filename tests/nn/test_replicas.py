@@ -54,7 +54,7 @@ def test_training_learns():
 
 @pytest.mark.slow
 def test_the_script_reproduces_the_shipped_file(tmp_path):
-    from refquant.nn._train_digits import arithmetic
+    from refquant.nn._artifacts import arithmetic
 
     if MANIFEST["arithmetic"] != arithmetic():
         pytest.skip("this machine sums in another order than the one that trained the file")

@@ -34,16 +34,6 @@ def test_the_script_reproduces_the_shipped_file(tmp_path):
         assert content == models.WEIGHTS.read_bytes()
 
 
-def test_the_archive_depends_on_the_arrays_alone_and_loads_without_pickle(tmp_path):
-    arrays = {"b": np.arange(3.0), "a": np.ones((2, 2), np.float32)}
-    content = _train_digits.npz_bytes(arrays)
-    assert content == _train_digits.npz_bytes(dict(reversed(arrays.items())))
-    path = tmp_path / "x.npz"
-    path.write_bytes(content)
-    with np.load(path, allow_pickle=False) as file:
-        assert all(np.array_equal(file[k], v) for k, v in arrays.items())
-
-
 def test_training_learns_and_keeps_float32():
     losses = []
     split = digits(seed=3)
@@ -53,7 +43,3 @@ def test_training_learns_and_keeps_float32():
     assert losses[1] < losses[0]
     assert all(v.dtype == np.float32 for v in model.values.values())
     assert models.accuracy(model, split.x_test, split.y_test) > 0.5      # chance is 0.1
-
-
-def test_the_fingerprint_of_arithmetic_is_stable():
-    assert _train_digits.arithmetic() == _train_digits.arithmetic()
