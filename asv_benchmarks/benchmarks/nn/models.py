@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from benchmarks.common import QUICK, Benchmark, Quality, need
+from benchmarks.common import QUICK, Benchmark, Quality, need, share_of_time
 from refquant.nn.data import digits
+from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import (
     accuracy,
     digits_cnn,
@@ -25,17 +26,25 @@ class Models(Benchmark):
         split = digits(seed=0)
         x, y = split.x_train[:BATCH].astype(dtype), split.y_train[:BATCH]
         p = initial_parameters(rng=np.random.default_rng(0), dtype=np.dtype(dtype).type)
-        if impl == "refquant":
-            nodes, inputs = with_loss(digits_cnn(training=True)), {"x": x, "labels": y, **p}
-            self.step = lambda: backward(run(nodes, inputs), {"loss": 1.0})
-        else:
+        nodes, inputs = with_loss(digits_cnn(training=True)), {"x": x, "labels": y, **p}
+        self.ours = lambda: backward(run(nodes, inputs), {"loss": 1.0})
+        self.step = self.ours
+        if impl == "torch":
             torch = need("torch")
             torch.set_num_threads(1)
-            self.step = torch_step(torch, p, x, y)
+            t, loss = torch_network(torch, p, x, y)
+            self.step = lambda: torch.autograd.grad(loss(), list(t.values()))
+        keep_freed_memory()
         self.step()
 
     def time_training_step(self, impl, dtype):
         self.step()
+
+    def track_time_of_refquant_over_this(self, impl, dtype):
+        """Time of our training step over that of `impl`, side by side, in one thread."""
+        return share_of_time(self.ours, self.step)
+
+    track_time_of_refquant_over_this.unit = "ratio"
 
 
 class ShippedModel(Quality):
@@ -53,8 +62,8 @@ class ShippedModel(Quality):
     track_error_rate.unit = "% of the test images"
 
 
-def torch_step(torch, p, x, y):
-    """Loss and gradients of the same network in torch, from the same parameters."""
+def torch_network(torch, p, x, y, *, running=False):
+    """Parameters of the same network in torch, and its loss; with running statistics if asked."""
     functional = torch.nn.functional
     t = {
         name: torch.tensor(
@@ -62,25 +71,24 @@ def torch_step(torch, p, x, y):
         )
         for name, v in p.items()
     }
+    averages = {name: [torch.zeros(len(v)), torch.ones(len(v))] if running else [None, None]
+                for name, v in t.items() if name.endswith("gamma")}
     image, labels = torch.tensor(x.transpose(0, 3, 1, 2).copy()), torch.tensor(y)
 
     def block(h, layer, *, stride=1, groups=1, shortcut=None):
-        w = t[f"{layer}.weight"]
+        w, gamma = t[f"{layer}.weight"], f"{layer}.gamma"
         h = functional.conv2d(h, w, stride=stride, padding=w.shape[2] // 2, groups=groups)
         h = functional.batch_norm(
-            h, None, None, t[f"{layer}.gamma"], t[f"{layer}.beta"], training=True
+            h, *averages[gamma], t[gamma], t[f"{layer}.beta"], training=True
         )
         return functional.relu(h if shortcut is None else h + shortcut)
 
-    def step():
+    def loss():
         stem = block(image, "stem")
         h = block(block(stem, "r1a"), "r1b", shortcut=stem)
         wide = block(block(h, "dw1", stride=2, groups=16), "pw1")
         h = block(block(wide, "r2a"), "r2b", shortcut=wide)
         h = block(block(h, "dw2", stride=2, groups=32), "pw2").mean((2, 3))
-        logits = functional.linear(h, t["fc.weight"], t["fc.bias"])
-        loss = functional.cross_entropy(logits, labels)
-        gradients = torch.autograd.grad(loss, list(t.values()))
-        return loss, dict(zip(t, gradients, strict=True))
+        return functional.cross_entropy(functional.linear(h, t["fc.weight"], t["fc.bias"]), labels)
 
-    return step
+    return t, loss
