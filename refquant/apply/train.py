@@ -277,29 +277,34 @@ def train(
     _require_known("frozen", frozen, {*state.parameters})
     factor = _factor(factors, state.parameters)
     kept = f"the last checkpoint, {checkpoint}, stays" if checkpoint else "nothing was saved"
-    while state.step < steps:
+
+    def one(state: State) -> tuple[State, float]:
+        """The next state, and the loss before it. What a step leaves behind goes with it."""
         step, before = state.step, state.parameters
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):   # judged below
-            trace = run(nodes, {**batch(step), **before, **state.statistics}, tap=tap)
-            found = backward(trace, {"loss": 1.0})
-            gradients = {k: g for k, g in found.items() if k in before and k not in frozen}
-            loss = float(trace.values["loss"])
-            if penalty is not None:
-                value, more = penalty(before, step)
-                loss += float(value)
-                gradients |= {k: gradients[k] + g if k in gradients else g
-                              for k, g in more.items() if k not in frozen}
-            if not math.isfinite(loss):
-                raise ValueError(f"`loss` must stay finite; got {loss} at step {step}: {kept}")
-            eta = float(rate(step))
-            parameters, memory = optimizer.step(
-                before, gradients, state.optimizer, rate=lambda k, eta=eta: eta * factor(k))
-            if after is not None:
-                parameters = _like(dict(after(parameters, step)), before)
-            statistics = updated_statistics(nodes, trace, state.statistics, momentum=momentum)
-        state = State(step + 1, parameters, statistics, memory)
+        trace = run(nodes, {**batch(step), **before, **state.statistics}, tap=tap)
+        found = backward(trace, {"loss": 1.0})
+        gradients = {k: g for k, g in found.items() if k in before and k not in frozen}
+        loss = float(trace.values["loss"])
+        if penalty is not None:
+            value, more = penalty(before, step)
+            loss += float(value)
+            gradients |= {k: gradients[k] + g if k in gradients else g
+                          for k, g in more.items() if k not in frozen}
+        if not math.isfinite(loss):
+            raise ValueError(f"`loss` must stay finite; got {loss} at step {step}: {kept}")
+        eta = float(rate(step))
+        parameters, memory = optimizer.step(
+            before, gradients, state.optimizer, rate=lambda name: eta * factor(name))
+        if after is not None:
+            parameters = _like(dict(after(parameters, step)), before)
+        statistics = updated_statistics(trace, state.statistics, momentum=momentum)
+        return State(step + 1, parameters, statistics, memory), loss
+
+    while state.step < steps:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):   # judged by `one`
+            state, loss = one(state)
         if state.step == steps or (checkpoint is not None and state.step % every == 0):
-            _require_finite(parameters, step, kept)
+            _require_finite(state.parameters, state.step - 1, kept)
             if checkpoint is not None:
                 save(state, checkpoint)
         if progress is not None:

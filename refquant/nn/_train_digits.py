@@ -55,7 +55,7 @@ def fit(
             gradients = backward(trace, {"loss": 1.0})
             step = rate(state.steps)
             parameters, state = adam(parameters, gradients, state, rate=step, weight_decay=DECAY)
-            statistics = updated_statistics(nodes, trace, statistics)
+            statistics = updated_statistics(trace, statistics)
             losses.append(float(trace.values["loss"]))
         progress(float(np.mean(losses)))
     return Model(digits_cnn(), parameters, statistics)

@@ -54,7 +54,7 @@ def fit(
             trace = run(nodes, inputs | parameters)
             gradients = backward(trace, {"loss": 1.0})
             parameters, state = adam(parameters, gradients, state, rate=rate(state.steps))
-            statistics = updated_statistics(nodes, trace, statistics)
+            statistics = updated_statistics(trace, statistics)
             losses.append(float(trace.values["loss"]))
         progress(float(np.mean(losses)))
     return model._replace(parameters=parameters, statistics=statistics)

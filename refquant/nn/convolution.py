@@ -192,41 +192,42 @@ def depthwise_conv2d(
     out_w = (width + 2 * padding - kw) // stride + 1
     if out_h < 1 or out_w < 1:
         raise ValueError(f"`weight` must fit the padded image; got kernel {(kh, kw)}")
+    # Every stride-th pixel of every stride-th row, for each of the stride**2 places to start:
+    # under one element of the kernel lies a part of one such grid, and a row of the part is one
+    # run of numbers, which the kernel, repeated along it, multiplies at once.
     framed = padded(x, padding)
+    grids = {(k, m): framed[:, k::stride, m::stride] for k in range(stride) for m in range(stride)}
+    grids = {at: np.ascontiguousarray(grid) for at, grid in grids.items()}
+    kernels = np.tile(weight[..., 0].transpose(1, 2, 0), out_w)
 
-    # At stride 1 a shift of whole rows is one run of numbers per row, and the kernel
-    # is repeated along it; at other strides the runs are single pixels.
-    whole_rows = stride == 1
-    kernels = weight[..., 0].transpose(1, 2, 0)
-    if whole_rows:
-        kernels = np.tile(kernels, out_w)
-
-    def shifted(array: Array, k: int, m: int) -> Array:
+    def under(grids: dict[tuple[int, int], Array], k: int, m: int) -> Array:
         """The pixels under element (k, m) of the kernel, at all positions; a view."""
-        if whole_rows:
-            rows = array.reshape(n, array.shape[1], -1)
-            return rows[:, k : k + out_h, m * channels : (m + out_w) * channels]
-        return array[_places(k, m, (out_h, out_w), stride)]
+        grid, row, column = grids[k % stride, m % stride], k // stride, m // stride
+        runs = grid.reshape(n, grid.shape[1], -1)
+        return runs[:, row : row + out_h, column * channels : (column + out_w) * channels]
 
-    y = shifted(framed, 0, 0) * kernels[0, 0]
+    y = under(grids, 0, 0) * kernels[0, 0]
     for k in range(kh):
         for m in range(kw):
             if k or m:
-                y += shifted(framed, k, m) * kernels[k, m]
+                y += under(grids, k, m) * kernels[k, m]
     y = y.reshape(n, out_h, out_w, channels)
     if bias is not None:
         y += bias
 
     def pullback(g: Array) -> tuple[Array | None, ...]:
-        rows = g.reshape(n, out_h, -1) if whole_rows else g
-        d_framed = np.zeros_like(framed)
+        rows = g.reshape(n, out_h, -1)
+        d_grids = {at: np.zeros_like(grid) for at, grid in grids.items()}
         d_weight = np.empty((kh, kw, channels), weight.dtype)
         for k in range(kh):
             for m in range(kw):
-                view = shifted(d_framed, k, m)
+                view = under(d_grids, k, m)
                 view += rows * kernels[k, m]
-                product = rows * shifted(framed, k, m)
+                product = rows * under(grids, k, m)
                 d_weight[k, m] = column_sums(product.reshape(-1, channels))
+        d_framed = np.empty_like(framed)
+        for (k, m), grid in d_grids.items():
+            d_framed[:, k::stride, m::stride] = grid
         parts = _unframed(d_framed, padding), d_weight.transpose(2, 0, 1)[..., None]
         return parts if bias is None else (*parts, column_sums(g))
 

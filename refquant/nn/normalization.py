@@ -6,15 +6,15 @@ averages are constants and the operation is affine, so it can be folded into the
 convolution before it.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from refquant._types import Array
 from refquant.nn._arrays import column_sums
-from refquant.nn.network import Node, Pullback, Trace
+from refquant.nn.network import Pullback, Trace
 
 __all__ = [
     "Running",
@@ -78,21 +78,36 @@ def batch_norm_training(
     array([-1.,  1.])
     """
     size = x.size // x.shape[-1]
-    centred = _per_channel(x, np.subtract, column_sums(x) / size)
-    variance = column_sums(centred * centred) / size
-    inverse = 1 / np.sqrt(variance + epsilon)
-    y = _per_channel(_per_channel(centred, np.multiply, gamma * inverse), np.add, beta)
+    mean = column_sums(x) / size
+    centred = _per_channel(x, np.subtract, mean)
+    squares = column_sums(centred * centred)
+    inverse = 1 / np.sqrt(squares / size + epsilon)
+    y = _per_channel(centred, np.multiply, gamma * inverse)
+    _per_channel(y, np.add, beta, out=y)
+    return y, _TrainingPullback(centred, gamma, inverse, mean, squares, size)
 
-    def pullback(g: Array) -> tuple[Array | None, ...]:
+
+@dataclass(frozen=True, eq=False)
+class _TrainingPullback:
+    """The way back through `batch_norm_training`, and the moments that it found going forth."""
+
+    centred: Array
+    gamma: Array
+    inverse: Array
+    mean: Array
+    squares: Array
+    size: int
+
+    def __call__(self, g: Array) -> tuple[Array | None, ...]:
         d_beta = column_sums(g)
-        d_gamma = column_sums(g * centred) * inverse
+        dx = g * self.centred
+        d_gamma = column_sums(dx) * self.inverse
         # dx = gamma inverse (g - mean(g) - normalized mean(g normalized))
-        dx = _per_channel(centred, np.multiply, d_gamma * inverse / -size)
+        _per_channel(self.centred, np.multiply, d_gamma * self.inverse / -self.size, out=dx)
         dx += g
-        dx = _per_channel(dx, np.subtract, d_beta / size)
-        return _per_channel(dx, np.multiply, gamma * inverse), d_gamma, d_beta
-
-    return y, pullback
+        _per_channel(dx, np.subtract, d_beta / self.size, out=dx)
+        _per_channel(dx, np.multiply, self.gamma * self.inverse, out=dx)
+        return dx, d_gamma, d_beta
 
 
 def batch_norm(
@@ -175,14 +190,16 @@ def update_running(running: Running, x: Array, *, momentum: float = 0.1) -> Runn
     >>> after.mean.round(3), after.variance.round(3)
     (array([0.2]), array([1.1]))
     """
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"`momentum` must lie in [0, 1]; got {momentum}")
+    _require_momentum(momentum, x)
     size = x.size // x.shape[-1]
-    if size < 2:
-        raise ValueError(f"`x` must have at least two rows; got shape {x.shape}")
     mean = column_sums(x) / size
     centred = _per_channel(x, np.subtract, mean)
-    variance = column_sums(centred * centred) / (size - 1)
+    return _moved(running, mean, column_sums(centred * centred), size, momentum)
+
+
+def _moved(running: Running, mean: Array, squares: Array, size: int, momentum: float) -> Running:
+    """`running` after a batch of `size` rows with this mean and this sum of squares about it."""
+    variance = squares / (size - 1)
     return Running(
         (1 - momentum) * running.mean + momentum * mean,
         (1 - momentum) * running.variance + momentum * variance,
@@ -190,16 +207,15 @@ def update_running(running: Running, x: Array, *, momentum: float = 0.1) -> Runn
 
 
 def updated_statistics(
-    nodes: Iterable[Node], trace: Trace, statistics: Mapping[str, Array], *, momentum: float = 0.1
+    trace: Trace, statistics: Mapping[str, Array], *, momentum: float = 0.1
 ) -> dict[str, Array]:
     """Running statistics of every normalization after the batch of `trace`.
 
     Parameters
     ----------
-    nodes : iterable of Node
-        Of the run. One in training form, ``L.norm``, has the statistics ``L.mean`` and
-        ``L.variance``; all other nodes have none.
     trace : Trace
+        Of a run. A node in training form, ``L.norm``, has the statistics ``L.mean`` and
+        ``L.variance``; all other nodes have none.
     statistics : mapping of str to ndarray
         Before the batch.
     momentum : float
@@ -221,33 +237,45 @@ def updated_statistics(
 
     Examples
     --------
-    >>> from refquant.nn.network import run
+    >>> from refquant.nn.network import Node, run
     >>> nodes = [Node("a.norm", batch_norm_training, ("x", "g", "b"))]
     >>> one = np.ones(1)
     >>> trace = run(nodes, {"x": np.array([[1.0], [3.0]]), "g": one, "b": one})
-    >>> updated_statistics(nodes, trace, {"a.mean": 0 * one, "a.variance": one})["a.mean"]
+    >>> updated_statistics(trace, {"a.mean": 0 * one, "a.variance": one})["a.mean"]
     array([0.2])
     """
     new = dict(statistics)
-    for node in nodes:
-        function = node.op.func if isinstance(node.op, partial) else node.op
-        if function is batch_norm_training:
+    for node, pullback in trace.pullbacks:
+        if isinstance(pullback, _TrainingPullback):
             layer = node.name.rpartition(".")[0]
             names = f"{layer}.mean", f"{layer}.variance"
             if not {*names} <= statistics.keys():
                 raise ValueError(f"`statistics` must hold {names[0]!r} and {names[1]!r}; got "
                                  f"{sorted(statistics)}")
+            _require_momentum(momentum, trace.values[node.inputs[0]])
             before = Running(*(statistics[name] for name in names))
-            after = update_running(before, trace.values[node.inputs[0]], momentum=momentum)
-            new.update(zip(names, after, strict=True))
+            found = pullback.mean, pullback.squares, pullback.size
+            new.update(zip(names, _moved(before, *found, momentum), strict=True))
     return new
 
 
-def _per_channel(x: Array, operation: np.ufunc, channel: Array) -> Array:
+def _require_momentum(momentum: float, x: Array) -> None:
+    """Raise unless `momentum` is a share, and the rows of `x` have a variance."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"`momentum` must lie in [0, 1]; got {momentum}")
+    if x.size // x.shape[-1] < 2:
+        raise ValueError(f"`x` must have at least two rows; got shape {x.shape}")
+
+
+def _per_channel(
+    x: Array, operation: np.ufunc, channel: Array, *, out: Array | None = None
+) -> Array:
     """``operation(x, channel)``, with `channel` repeated along one image.
 
     Broadcasting over a short last axis runs an inner loop of that length; over
     a whole image at a time the same numbers come out several times faster.
     """
     long = x.reshape(len(x), -1)
-    return operation(long, np.tile(channel, long.shape[1] // x.shape[-1])).reshape(x.shape)
+    repeated = np.tile(channel, long.shape[1] // x.shape[-1])
+    into = None if out is None else out.reshape(long.shape)
+    return operation(long, repeated, out=into).reshape(x.shape)

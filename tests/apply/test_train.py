@@ -76,7 +76,7 @@ def test_the_loop_is_the_one_written_out_by_hand():
         trace = run(NODES, {**batch(step), **expected})
         gradients = backward(trace, {"loss": 1.0})
         expected, memory = adam(expected, gradients, memory, rate=rate(step))
-        statistics = updated_statistics(NODES, trace, statistics)
+        statistics = updated_statistics(trace, statistics)
     state = train(NODES, digit_start(), batch, steps=4, rate=rate)
     for found, wanted in ((state.parameters, expected), (state.statistics, statistics),
                           (state.optimizer.second, memory.second)):
