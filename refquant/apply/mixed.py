@@ -162,8 +162,9 @@ def divergences(
     names : sequence of str
     weights : sequence of sequences of ndarray
         Of `candidates`.
-    known, progress
-        As in `refquant.mixed_precision.sensitivity.one_at_a_time`.
+    known : ndarray of float, shape (layers, choices), optional
+        Entries measured before, as in `refquant.mixed_precision.sensitivity.one_at_a_time`.
+    progress : callable, (done, total, table)
 
     Returns
     -------
@@ -209,8 +210,9 @@ def losses(
     names : sequence of str
     weights : sequence of sequences of ndarray
         Of `candidates`.
-    known, progress
-        As in `refquant.mixed_precision.sensitivity.one_at_a_time`.
+    known : ndarray of float, shape (layers, choices), optional
+        Entries measured before, as in `refquant.mixed_precision.sensitivity.one_at_a_time`.
+    progress : callable, (done, total, table)
 
     Returns
     -------
@@ -266,7 +268,7 @@ def smooth_at(nodes: Sequence[Node], values: Mapping[str, Array]) -> list[Node]:
     for node, pullback in seen.pullbacks:
         if function_of(node.op) in (relu, relu6):
             x, y = seen.values[node.inputs[0]], seen.values[node.name]
-            (slope,) = pullback(np.ones_like(y))
+            slope = np.asarray(pullback(np.ones_like(y))[0])
             made.append(node._replace(op=_line(slope, y - slope * x)))
         else:
             made.append(node)
@@ -349,8 +351,8 @@ def traces(
     Examples
     --------
     >>> square = lambda x: (np.asarray((x**2).sum()), lambda g: (2 * g * x,))
-    >>> rng = np.random.default_rng(0)
-    >>> traces([Node("loss", square, ("x",))], {"x": np.ones(3)}, ["x"], rng=rng)[0].trace.__round__(6)
+    >>> net, rng = [Node("loss", square, ("x",))], np.random.default_rng(0)
+    >>> round(traces(net, {"x": np.ones(3)}, ["x"], rng=rng)[0].trace, 6)
     6.0
     """
     found = []

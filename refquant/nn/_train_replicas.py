@@ -37,21 +37,21 @@ EPOCHS, BATCH, RATE = 40, 64, 1e-2
 
 
 def fit(
-    data: Split, *, rng: np.random.Generator, epochs: int = EPOCHS,
+    data: Split, *, rng: np.random.Generator, epochs: int = EPOCHS, rate: float = RATE,
     progress: Callable[[float], None] = lambda loss: None,
 ) -> Model:
     """A network trained on the training half of `data`; `progress` hears of each epoch."""
     nodes = with_loss(digits_cnn(training=True))
     parameters, statistics = initial_parameters(rng=rng), initial_statistics()
     state = adam_start(parameters)
-    rate = cosine(RATE, epochs * (len(data.x_train) // BATCH))
+    schedule = cosine(rate, epochs * (len(data.x_train) // BATCH))
     for _ in range(epochs):
         losses = []
         for index in batches(len(data.x_train), BATCH, rng=rng):
             inputs = {"x": data.x_train[index], "labels": data.y_train[index]}
             trace = run(nodes, inputs | parameters)
             gradients = backward(trace, {"loss": 1.0})
-            parameters, state = adam(parameters, gradients, state, rate=rate(state.steps))
+            parameters, state = adam(parameters, gradients, state, rate=schedule(state.steps))
             statistics = updated_statistics(trace, statistics)
             losses.append(float(trace.values["loss"]))
         progress(float(np.mean(losses)))

@@ -1,0 +1,190 @@
+"""Sensitivities of networks: the same as by running everything, and exact curvature by name."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from refquant.apply.mixed import (
+    allocated,
+    candidates,
+    divergences,
+    eigenvalues,
+    fisher,
+    gradient_of,
+    losses,
+    sizes,
+    smooth_at,
+    traces,
+)
+from refquant.apply.simulate import weight_names
+from refquant.calibration.minmax import absmax
+from refquant.mixed_precision.hessian import hessian_product, hutchinson
+from refquant.mixed_precision.sensitivity import prediction_divergence
+from refquant.nn.data import digits
+from refquant.nn.models import with_loss
+from refquant.nn.network import Node, backward, run
+from refquant.nn.operations import linear, relu, relu6
+from refquant.nn.replicas import replica
+from refquant.quantizers.uniform import symmetric
+
+MODEL, DATA = replica(0), digits(seed=0)
+NAMES, NET = weight_names(MODEL.nodes), with_loss(MODEL.nodes)
+VALUES = {**MODEL.values, "x": DATA.x_train[:32], "labels": DATA.y_train[:32]}
+WIDE = {n: v.astype(np.float64) if v.dtype == np.float32 else v for n, v in VALUES.items()}
+
+
+def fit(w, bits):
+    return symmetric(absmax(w), bits=bits)
+
+
+WEIGHTS = candidates(MODEL.values, NAMES, [partial(fit, bits=bits) for bits in (2, 4)])
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_each_entry_is_that_of_the_whole_network_with_one_layer_replaced():
+    logits = run(MODEL.nodes, VALUES).values["logits"]
+    table = divergences(MODEL.nodes, VALUES, NAMES, WEIGHTS)
+    added = losses(NET, VALUES, NAMES, WEIGHTS)
+    assert table.shape == added.shape == (10, 2)
+    for i, k in ((0, 0), (4, 1), (9, 0)):
+        seen = run(NET, {**VALUES, NAMES[i]: WEIGHTS[i][k]}).values
+        assert table[i, k] == prediction_divergence(logits, seen["logits"])
+        assert added[i, k] == seen["loss"]
+
+
+def test_a_table_of_a_network_can_be_resumed():
+    full = divergences(MODEL.nodes, VALUES, NAMES, WEIGHTS)
+    known, heard = full.copy(), []
+    known[3, 1] = np.nan
+    again = divergences(MODEL.nodes, VALUES, NAMES, WEIGHTS, known=known,
+                        progress=lambda done, total, table: heard.append((done, total)))
+    assert np.array_equal(again, full)
+    assert heard == [(20, 20)]
+
+
+def test_an_allocation_replaces_the_named_weights_and_nothing_else():
+    values = allocated(MODEL.values, NAMES, WEIGHTS, [0, 1] * 5)
+    for i, name in enumerate(NAMES):
+        assert values[name] is WEIGHTS[i][i % 2]
+    assert all(values[name] is MODEL.values[name] for name in MODEL.values if name not in NAMES)
+    with pytest.raises(ValueError, match="zip"):
+        allocated(MODEL.values, NAMES, WEIGHTS, [0])
+
+
+def test_sizes_count_codes():
+    table = sizes(MODEL.values, NAMES, [2, 4])
+    assert table[:, 0].sum() == 2 * sum(MODEL.values[n].size for n in NAMES)
+    assert np.array_equal(table[:, 1], 2 * table[:, 0])
+
+
+@pytest.mark.parametrize("name", ["stem.weight", "r2a.weight", "fc.weight", "x", "r1b", "pool"])
+def test_the_gradient_from_a_name_on_is_that_of_the_whole_network(name):
+    trace = run(NET, WIDE)
+    whole = backward(trace, {"loss": 1.0})[name]
+    assert np.array_equal(gradient_of(NET, WIDE, name)(trace.values[name]), whole)
+
+
+def test_a_name_that_the_loss_does_not_depend_on_is_refused():
+    with pytest.raises(ValueError, match="`name` must be something that the loss depends on"):
+        gradient_of(NET, WIDE, "unknown")
+    with pytest.raises(ValueError, match="`name`"):
+        gradient_of(MODEL.nodes, WIDE, "fc.weight")
+
+
+def test_the_network_without_kinks_is_the_same_function_here_with_the_same_gradients():
+    smooth = smooth_at(NET, WIDE)
+    before, after = run(NET, WIDE), run(smooth, WIDE)
+    assert np.allclose(before.values["logits"], after.values["logits"], rtol=1e-12)
+    g, h = (backward(t, {"loss": 1.0}) for t in (before, after))
+    assert all(np.allclose(g[n], h[n], rtol=1e-9, atol=1e-14) for n in NAMES)
+
+
+def test_a_relu6_is_held_at_its_upper_corner_too():
+    x = np.array([-1.0, 3.0, 9.0])
+    net = smooth_at([Node("y", relu6, ("x",))], {"x": x})
+    assert np.array_equal(run(net, {"x": x + 0.5}).values["y"], [0, 3.5, 6])
+
+
+def test_on_the_digits_network_steps_reach_kinks_and_the_smooth_one_has_none():
+    """The trap: differences over a hundredth see twice the curvature between the kinks."""
+    many = {**WIDE, "x": DATA.x_train[:128].astype(float), "labels": DATA.y_train[:128]}
+
+    def mean(net, name, step):
+        product = hessian_product(gradient_of(net, many, name), many[name], step=step)
+        return hutchinson(product, many[name].shape, rng=rng(), samples=3).trace
+
+    smooth = smooth_at(NET, many)
+    between = mean(smooth, "r2a.weight", 1e-5)
+    assert mean(smooth, "r2a.weight", 1e-3) == pytest.approx(between, rel=2e-2)
+    assert mean(NET, "r2a.weight", 1e-2) > 1.5 * between
+    # No ReLU comes after the last layer.
+    last = [mean(net, "fc.weight", 1e-2) for net in (NET, smooth)]
+    assert last[0] == pytest.approx(last[1], rel=1e-9)
+
+
+def test_products_with_the_hessian_are_symmetric():
+    smooth = smooth_at(NET, WIDE)
+    for name in ("stem.weight", "dw2.weight"):
+        product = hessian_product(gradient_of(smooth, WIDE, name), WIDE[name], step=1e-5)
+        u, v = rng().normal(size=(2, *WIDE[name].shape))
+        assert np.vdot(u, product(v)) == pytest.approx(np.vdot(v, product(u)), rel=1e-6)
+
+
+def test_the_trace_of_an_activation_is_the_mean_of_the_traces_of_the_inputs():
+    """Logits are activations whose Hessian is known: (diag(p) - p p^T) / n."""
+    z = run(NET, WIDE).values["logits"] / 8                 # predictions that are not yet certain
+    net, values = NET[-1:], {"logits": z, "labels": VALUES["labels"]}
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    exact = float((1 - (p**2).sum(1)).mean())
+    (found,) = traces(net, values, ["logits"], rng=rng(), samples=200)
+    assert abs(found.trace - exact) <= 3 * found.standard_error
+    assert found.standard_error < 0.05 * exact
+    few = {"logits": z[:3], "labels": VALUES["labels"][:3]}
+    (top,) = eigenvalues(net, few, ["logits"], rng=rng(), tolerance=1e-7)
+    blocks = [np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1] / 3 for q in p[:3]]
+    assert top.value == pytest.approx(max(blocks), rel=1e-3)
+
+
+def test_the_trace_of_the_last_layer_is_that_of_its_whole_hessian():
+    seen = run(NET, WIDE).values
+    x, z = seen["pool"], seen["logits"] / 4
+    net = [Node("z", linear, ("x", "w")), *with_loss([])]
+    net[-1] = net[-1]._replace(inputs=("z", "labels"))
+    values = {"x": x, "w": WIDE["fc.weight"] / 4, "labels": VALUES["labels"]}
+    z = x @ values["w"].T
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    exact = float(((1 - (p**2).sum(1)) * (x**2).sum(1)).mean())
+    heard = []
+    (found,) = traces(net, values, ["w"], rng=rng(), samples=100,
+                      progress=lambda *news: heard.append(news))
+    assert abs(found.trace - exact) <= 3 * found.standard_error
+    assert heard == [(1, 1, "w")]
+    (top,) = eigenvalues(net, values, ["w"], rng=rng(), tolerance=1e-6,
+                         progress=lambda *news: heard.append(news))
+    hessian = np.mean([np.kron(np.diag(q) - np.outer(q, q), np.outer(r, r))
+                       for q, r in zip(p, x, strict=True)], axis=0)
+    assert top.value == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-3)
+    assert len(heard) == 2
+
+
+def test_the_fisher_diagonal_runs_inputs_one_by_one():
+    few = {name: VALUES[name][:3] for name in ("x", "labels")}
+    got = fisher(NET, MODEL.values, few, ["pw1.weight", "fc.weight"])
+    for name, f in zip(["pw1.weight", "fc.weight"], got, strict=True):
+        squares = []
+        for i in range(3):
+            one = {key: value[i : i + 1] for key, value in few.items()}
+            g = backward(run(NET, {**MODEL.values, **one}), {"loss": 1.0})[name]
+            squares.append(g.astype(np.float64) ** 2)
+        assert np.allclose(f, np.mean(squares, axis=0), rtol=1e-12)
+
+
+def test_replaced_inputs_of_a_relu_do_not_move_its_pattern():
+    net = smooth_at([Node("y", relu, ("x",))], {"x": np.array([-1.0, 1.0])})
+    value, pullback = net[0].op(np.array([5.0, -5.0]))
+    assert np.array_equal(value, [0, -5])
+    assert np.array_equal(pullback(np.ones(2))[0], [0, 1])
