@@ -1,4 +1,4 @@
-"""The command line: ``refquant tour | concepts | bench | oracle | run | explain-difference``.
+"""The command line: ``refquant tour | concepts | bench | latency | oracle | run | ...``.
 
 Exit status: 0 fine, 1 a claim does not hold (tour) or a benchmark got worse (bench), 2 bad
 input or no room, 130 interrupted, 141 nobody reads stdout any more; bench adds 2 for a broken
@@ -169,6 +169,32 @@ def bench(
     if not factor > 1:
         raise BadInput(f"`--factor` must be above 1; got {factor}")
     return run_bench(action, ref=ref, factor=factor, patterns=benchmark or [])
+
+
+@app.command()
+def latency(
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="ROWSxINPUTSxOUTPUTS of a product, as 1x4096x4096; "
+                                     "repeatable. Without it: the layers of the shipped network."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A .json file for the table.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to repeat each entry.")] = 0.05,
+) -> int:
+    """Measure our kernels on this machine, layer by layer, at every bit-width they have.
+
+    The table is what `mixed_precision.integer_program` takes as costs; its sum is compared with
+    the layers called one after the other.
+    """
+    from refquant.workflow._latency import latency as measure_latency
+
+    if not 0 <= seconds <= 60:
+        raise BadInput(f"`--seconds` must lie in [0, 60]; got {seconds}")
+    path = None if output is None else _writable(output)
+    try:
+        return measure_latency(shapes or [], seconds=seconds, output=path)
+    except (ValueError, FileNotFoundError, MemoryError) as err:
+        raise BadInput(str(err) or "the operands must fit into memory") from None
 
 
 @app.command("run")

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from refquant.interop.tflite_program import prepare, run
 
 __all__ = [
     "ONNX_ENGINES", "Loaded", "Runs", "See", "load_array", "load_model", "load_tflite",
-    "permissions", "runs_of", "save",
+    "permissions", "runs_of", "save", "save_text",
 ]
 
 #: How an ONNX model is read: as it is written, or with its QDQ groups fused.
@@ -119,10 +119,20 @@ def permissions(most: int) -> int:
 
 def save(path: Path, array: Array) -> None:
     """A .npy file, whole or not at all."""
+    _save(path, lambda file: np.save(file, array))
+
+
+def save_text(path: Path, text: str) -> None:
+    """A file of text, whole or not at all."""
+    _save(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """What `write` writes to a file beside `path`, renamed to it once it is whole."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}.",
                                      delete=False) as file:
         try:
-            np.save(file, array)
+            write(file)
             os.chmod(file.name, permissions(0o666))
         except BaseException:
             os.unlink(file.name)
