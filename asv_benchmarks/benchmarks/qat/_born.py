@@ -14,7 +14,7 @@ def weight():
     return w / 10, g
 
 
-class There(Benchmark):
+class _There(Benchmark):
     """``ours(w)`` with its pullback, or ``theirs(torch, t)`` with ``backward``."""
 
     params = (["refquant", "torch"],)

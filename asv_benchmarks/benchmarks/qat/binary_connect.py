@@ -1,10 +1,10 @@
 """BinaryConnect: signs and the gradient that passes, beside torch."""
 
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.binary_connect import binary_connect
 
 
-class BinaryConnect(There):
+class BinaryConnect(_There):
     @staticmethod
     def ours(w):
         return binary_connect(w)

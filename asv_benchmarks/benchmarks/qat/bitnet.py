@@ -1,10 +1,10 @@
 """BitNet b1.58: ternary weight, and rows of 8 bits, beside torch."""
 
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.bitnet import absmean_weight, token_activation
 
 
-class Bitnet(There):
+class Bitnet(_There):
     @staticmethod
     def ours(w):
         return absmean_weight(w)
@@ -15,7 +15,7 @@ class Bitnet(There):
         return t + (torch.clamp(torch.round(t / gamma), -1, 1) * gamma - t).detach()
 
 
-class BitnetTokens(There):
+class BitnetTokens(_There):
     @staticmethod
     def ours(w):
         return token_activation(w)

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 
 from benchmarks.common import QUICK, Quality
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.fp8_training import FP16_WIDE, cast, chunked_sum, fp8_forward
 
 
-class Fp8Training(There):
+class Fp8Training(_There):
     @staticmethod
     def ours(w):
         return fp8_forward(w)

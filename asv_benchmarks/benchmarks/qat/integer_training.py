@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.integer_training import (
     integer_activation,
     integer_error,
@@ -16,7 +16,7 @@ from refquant.rounding import stochastic
 UP = partial(stochastic, rng=np.random.default_rng(0))
 
 
-class IntegerTraining(There):
+class IntegerTraining(_There):
     @staticmethod
     def ours(w):
         """Weight and activation forward; error, clip and update on the way back."""

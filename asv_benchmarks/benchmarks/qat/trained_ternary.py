@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.trained_ternary import trained_levels
 
 NEGATIVE, POSITIVE = np.array(0.04, np.float32), np.array(0.07, np.float32)
 
 
-class TrainedTernary(There):
+class TrainedTernary(_There):
     @staticmethod
     def ours(w):
         return trained_levels(w, NEGATIVE, POSITIVE)

@@ -1,10 +1,10 @@
 """XNOR-Net: scaled signs with the gradient of the chain rule, beside torch."""
 
-from benchmarks.qat._born import There
+from benchmarks.qat._born import _There
 from refquant.qat.xnor_net import binary_weight
 
 
-class XnorNet(There):
+class XnorNet(_There):
     @staticmethod
     def ours(w):
         return binary_weight(w, axis=1)
