@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import require_int
 from refquant.nn._weights import WEIGHTS as FOLDER
 from refquant.nn._weights import load_arrays
 from refquant.nn.convolution import conv2d, depthwise_conv2d
@@ -170,7 +171,7 @@ def with_loss(nodes: Iterable[Node]) -> list[Node]:
 
 
 def initial_parameters(
-    *, rng: np.random.Generator, dtype: type[np.floating] = np.float32
+    *, rng: np.random.Generator, width: int = 16, dtype: type[np.floating] = np.float32
 ) -> dict[str, Array]:
     """Parameters before training: weights that keep the variance through a ReLU.
 
@@ -178,6 +179,9 @@ def initial_parameters(
     ----------
     rng : numpy.random.Generator
         Standard normal draws, one per weight, layer after layer in C order.
+    width : int
+        Channels of the stem, at least 1; those of the layers behind it go with it. Nodes do not
+        depend on it.
     dtype : numpy.float32 or numpy.float64
         The same draws in either.
 
@@ -197,7 +201,7 @@ def initial_parameters(
     27338
     """
     parameters: dict[str, Array] = {}
-    for layer, shape in _SHAPES.items():
+    for layer, shape in _shapes(width).items():
         fan_in = int(np.prod(shape[1:]))
         weight = rng.standard_normal(shape) * (2 / fan_in) ** 0.5
         parameters[f"{layer}.weight"] = weight.astype(dtype)
@@ -209,11 +213,15 @@ def initial_parameters(
     return parameters
 
 
-def initial_statistics(*, dtype: type[np.floating] = np.float32) -> dict[str, Array]:
+def initial_statistics(
+    *, width: int = 16, dtype: type[np.floating] = np.float32
+) -> dict[str, Array]:
     """Running statistics before training: mean 0 and variance 1.
 
     Parameters
     ----------
+    width : int
+        As in `initial_parameters`.
     dtype : numpy.float32 or numpy.float64
 
     Returns
@@ -230,11 +238,19 @@ def initial_statistics(*, dtype: type[np.floating] = np.float32) -> dict[str, Ar
     (16,)
     """
     statistics: dict[str, Array] = {}
-    for layer, shape in _SHAPES.items():
+    for layer, shape in _shapes(width).items():
         if layer != "fc":
             statistics[f"{layer}.mean"] = np.zeros(shape[0], dtype)
             statistics[f"{layer}.variance"] = np.ones(shape[0], dtype)
     return statistics
+
+
+def _shapes(width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights when the stem has `width` channels; image and classes stay."""
+    require_int("width", width, 1)
+    ends = {1, 3, 10}                   # grey, kernel side, classes
+    return {layer: tuple(n if n in ends else n * width // 16 for n in shape)
+            for layer, shape in _SHAPES.items()}
 
 
 def trained_digits_cnn() -> Model:
