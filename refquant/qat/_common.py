@@ -19,17 +19,38 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from refquant._types import Array
+from refquant._validate import as_reals, require_broadcastable, require_positive
 
-__all__ = ["Mask", "Pullback", "closed_range", "everywhere", "open_range", "rounded",
-           "sum_to_shape"]
+__all__ = ["Mask", "Pullback", "as_parameter", "as_positive", "closed_range", "everywhere",
+           "gradient_of", "open_range", "rounded", "sum_to_shape"]
 
 #: (ratio, qmin, qmax) -> where the gradient passes, a bool array of the shape of the ratio.
-Mask: TypeAlias = Callable[[Array, int, int], Array]
+Mask: TypeAlias = Callable[[Array, int | Array, int | Array], Array]
 
 #: Gradient of the value -> one gradient per array argument.
 Pullback: TypeAlias = Callable[[Array], tuple[Array, ...]]
+
+
+def as_parameter(name: str, value: npt.ArrayLike, x: Array) -> Array:
+    """`value` as an array of floats that broadcasts to `x`."""
+    array = as_reals(name, value)
+    require_broadcastable(name, array, x.shape)
+    return array
+
+
+def as_positive(name: str, value: npt.ArrayLike, x: Array) -> Array:
+    """The same, every element finite and above zero: a step, or the end of a range."""
+    array = as_parameter(name, value, x)
+    require_positive(name, array)
+    return array
+
+
+def gradient_of(parameter: Array, g: Array) -> Array:
+    """`g` summed to the shape of `parameter`, in its dtype."""
+    return sum_to_shape(g, parameter.shape).astype(parameter.dtype, copy=False)
 
 
 def sum_to_shape(g: Array, shape: tuple[int, ...]) -> Array:
@@ -50,14 +71,15 @@ def sum_to_shape(g: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(g.sum(axis=axes, dtype=g.dtype)).reshape(shape) if axes else g
 
 
-def open_range(v: Array, qmin: int, qmax: int) -> Array:
+def open_range(v: Array, qmin: int | Array, qmax: int | Array) -> Array:
     """True strictly inside: an element exactly on a bound is clipped, and counts as such.
 
     Parameters
     ----------
     v : ndarray of float
         In steps.
-    qmin, qmax : int
+    qmin, qmax : int or ndarray of int
+        Of the codes, less the zero point.
 
     Returns
     -------
@@ -75,14 +97,15 @@ def open_range(v: Array, qmin: int, qmax: int) -> Array:
     return np.asarray((v > qmin) & (v < qmax))
 
 
-def closed_range(v: Array, qmin: int, qmax: int) -> Array:
+def closed_range(v: Array, qmin: int | Array, qmax: int | Array) -> Array:
     """True inside and on the bounds, as the derivative of ``clamp`` in PyTorch.
 
     Parameters
     ----------
     v : ndarray of float
         In steps.
-    qmin, qmax : int
+    qmin, qmax : int or ndarray of int
+        Of the codes, less the zero point.
 
     Returns
     -------
@@ -100,14 +123,15 @@ def closed_range(v: Array, qmin: int, qmax: int) -> Array:
     return np.asarray((v >= qmin) & (v <= qmax))
 
 
-def rounded(v: Array, qmin: int, qmax: int) -> Array:
+def rounded(v: Array, qmin: int | Array, qmax: int | Array) -> Array:
     """True where the code is in range before clipping: up to half a step beyond the bounds.
 
     Parameters
     ----------
     v : ndarray of float
         In steps.
-    qmin, qmax : int
+    qmin, qmax : int or ndarray of int
+        Of the codes, less the zero point.
 
     Returns
     -------
@@ -125,14 +149,15 @@ def rounded(v: Array, qmin: int, qmax: int) -> Array:
     return closed_range(np.rint(v), qmin, qmax)
 
 
-def everywhere(v: Array, qmin: int, qmax: int) -> Array:
+def everywhere(v: Array, qmin: int | Array, qmax: int | Array) -> Array:
     """True for all: also what is clipped is moved.
 
     Parameters
     ----------
     v : ndarray of float
         In steps.
-    qmin, qmax : int
+    qmin, qmax : int or ndarray of int
+        Of the codes, less the zero point.
 
     Returns
     -------
