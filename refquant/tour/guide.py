@@ -17,6 +17,7 @@ from refquant.tour import (
     integer,
     kernels,
     levels,
+    nonste,
     outputs,
     repair,
     rounding,
@@ -57,6 +58,8 @@ GROUPS = [
     Group("Repair", "batch norms folded, 4-bit weights, one scale; no training", repair.ROWS),
     Group("Rounding for the output", "a plain network in 2 bits per channel, a character model in "
           "groups of 32", outputs.ROWS),
+    Group("Without straight-through", "what a step of training sees of 4-bit and binary weights",
+          nonste.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
     Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),
