@@ -64,7 +64,7 @@ def candidates(
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), section 3.3.
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2).
 
     Examples
     --------
@@ -92,7 +92,7 @@ def sizes(values: Mapping[str, Array], names: Iterable[str], bits: Sequence[int]
 
     References
     ----------
-    Yao et al., 2021, arXiv:2011.10680 (HAWQ-V3), section 3.4.
+    Yao et al., 2021, arXiv:2011.10680 (HAWQ-V3).
 
     Examples
     --------
@@ -131,7 +131,7 @@ def allocated(
 
     References
     ----------
-    Yao et al., 2021, arXiv:2011.10680 (HAWQ-V3), section 3.4.
+    Yao et al., 2021, arXiv:2011.10680 (HAWQ-V3).
 
     Examples
     --------
@@ -173,7 +173,7 @@ def divergences(
 
     References
     ----------
-    Cai et al., 2020, arXiv:2001.00281 (ZeroQ), eq. (3).
+    Cai et al., 2020, arXiv:2001.00281 (ZeroQ), the sensitivity of a layer.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def losses(
 
     References
     ----------
-    Hubara et al., 2020, arXiv:2006.10518, section 3.3.
+    Hubara et al., 2020, arXiv:2006.10518 (integer programming).
 
     Examples
     --------
@@ -254,7 +254,7 @@ def smooth_at(nodes: Sequence[Node], values: Mapping[str, Array]) -> list[Node]:
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), section 3.2: its products differentiate twice,
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2): its products differentiate twice,
     and the second time a ReLU is a fixed mask.
 
     Examples
@@ -301,7 +301,8 @@ def gradient_of(
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), section 3.2, and section 3.4 for activations.
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), and its part on
+    activations.
 
     Examples
     --------
@@ -346,7 +347,7 @@ def traces(
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), section 3.2.
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), algorithm 1.
 
     Examples
     --------
@@ -435,7 +436,7 @@ def fisher(
 
     References
     ----------
-    Kunstner et al., 2019, arXiv:1905.12558, eq. (3).
+    Kunstner et al., 2019, arXiv:1905.12558.
 
     Examples
     --------

@@ -322,7 +322,7 @@ def hutchinson(
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), section 3.2; Hutchinson, 1990, Communications in
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), algorithm 1; Hutchinson, 1990, Communications in
     Statistics 19, pp. 433-450.
 
     Examples

@@ -70,7 +70,7 @@ def one_at_a_time(
 
     References
     ----------
-    Cai et al., 2020, arXiv:2001.00281 (ZeroQ), eq. (3): the sensitivity of layer i in k bits.
+    Cai et al., 2020, arXiv:2001.00281 (ZeroQ): the sensitivity of layer i in k bits.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def prediction_divergence(logits: Array, other: Array) -> float:
 
     References
     ----------
-    Cai et al., 2020, arXiv:2001.00281 (ZeroQ), eq. (3).
+    Cai et al., 2020, arXiv:2001.00281 (ZeroQ), the sensitivity of a layer.
 
     Examples
     --------
@@ -157,7 +157,8 @@ def added_loss(losses: Array, base: float, *, least: float = 1e-6) -> Array:
 
     References
     ----------
-    Hubara et al., 2020, arXiv:2006.10518, section 3.3, and the authors' code for the floor.
+    Hubara et al., 2020, arXiv:2006.10518 (integer programming), and the authors' code for the
+    floor.
 
     Examples
     --------
@@ -210,7 +211,8 @@ def weighted_error(
 
     References
     ----------
-    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), eq. (5); Dong et al., 2019, arXiv:1905.03696.
+    Dong et al., 2020, arXiv:1911.03852 (HAWQ-V2), the perturbation Omega; Dong et al., 2019,
+    arXiv:1905.03696.
 
     Examples
     --------
@@ -262,8 +264,8 @@ def fisher_diagonal(gradients: Iterable[Array]) -> Array:
 
     References
     ----------
-    Kunstner et al., 2019, arXiv:1905.12558, eqs. (2) and (3); Li et al., 2021, arXiv:2102.05426
-    (BRECQ), eq. (10), for its use in quantization.
+    Kunstner et al., 2019, arXiv:1905.12558; Li et al., 2021, arXiv:2102.05426 (BRECQ), for its use
+    in quantization.
 
     Examples
     --------
