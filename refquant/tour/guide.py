@@ -21,6 +21,7 @@ from refquant.tour import (
     outputs,
     repair,
     rounding,
+    training,
     uniform,
 )
 from refquant.tour.report import write_report
@@ -58,6 +59,8 @@ GROUPS = [
     Group("Repair", "batch norms folded, 4-bit weights, one scale; no training", repair.ROWS),
     Group("Rounding for the output", "a plain network in 2 bits per channel, a character model in "
           "groups of 32", outputs.ROWS),
+    Group("Training", "weights and activations in 2 bits, first and last layer in 8",
+          training.ROWS),
     Group("Without straight-through", "what a step of training sees of 4-bit and binary weights",
           nonste.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
