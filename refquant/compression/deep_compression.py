@@ -215,7 +215,7 @@ def absolute(entries: Relative) -> Codes:
 
 
 def fixed_width(symbols: Array) -> Huffman:
-    """Words of one length for all symbols that occur: what entropy coding is compared with.
+    r"""Words of one length for all symbols that occur: what entropy coding is compared with.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def fixed_width(symbols: Array) -> Huffman:
     Returns
     -------
     Huffman
-        Words of :math:`\\lceil \\log_2 n \\rceil` bits, n the number of different symbols.
+        Words of :math:`\lceil \log_2 n \rceil` bits, n the number of different symbols.
 
     References
     ----------

@@ -27,7 +27,7 @@ __all__ = ["Factors", "break_even", "factorize", "factorize_for", "rank_for_ener
 
 
 class Factors(NamedTuple):
-    """A weight in two parts.
+    r"""A weight in two parts.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Factors(NamedTuple):
         The layer that comes first: ``y = (x @ right.T) @ left.T``.
     lost : float
         What was discarded: the squared error of the weight (`factorize`), or of the output,
-        :math:`\\mathrm{tr}\\,(W - AB) H (W - AB)^T` (`factorize_for`).
+        :math:`\mathrm{tr}\,(W - AB) H (W - AB)^T` (`factorize_for`).
 
     References
     ----------
