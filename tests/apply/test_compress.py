@@ -1,5 +1,6 @@
 """Companions of quantization on networks, by name: what stays the same, and what it costs (A22)."""
 
+import csv
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from apply._mlp import LAYERS, NODES, X_TEST, X_TRAIN, accuracy, fit, trained
 
+from refquant.apply import _experiment_equal_bytes as experiment
 from refquant.apply.calibrate import collect
 from refquant.apply.compress import (
     factored,
@@ -234,3 +236,34 @@ def test_nothing_is_changed_in_place():
     factored(CHAIN, values, {"a": factorize(values["a"], 1)})
     with_codebooks([*CHAIN, Node("r", relu, ("y",))], values, {"a": share(values["a"], 1)})
     assert all(np.array_equal(v, VALUES[n]) for n, v in values.items())
+
+
+def table():
+    """Rows by method, bits and seed."""
+    with experiment.TABLE.open() as file:
+        return {(r["method"], int(r["bits"]), int(r["seed"])): r for r in csv.DictReader(file)}
+
+
+def agrees(case):
+    made, row = experiment.measure(*case), table()[case]
+    assert made["bytes"] == row["bytes"]
+    assert abs(float(made["accuracy"]) - float(row["accuracy"])) < 0.01
+    assert abs(float(made["trained"]) - float(row["trained"])) < 0.03
+
+
+def test_the_table_at_equal_bytes_is_whole_and_no_method_exceeds_its_budget():
+    rows = table()
+    assert set(rows) == {(m, b, s) for m in experiment.METHODS for b in experiment.BITS
+                         for s in experiment.SEEDS}
+    for (_, bits, seed), row in rows.items():
+        assert int(row["bytes"]) <= int(rows["quantization", bits, seed]["bytes"])
+
+
+def test_a_row_of_the_table_can_be_measured_again():
+    agrees(("pruning", 8, 0))
+
+
+@pytest.mark.slow
+def test_all_rows_of_the_table_can_be_measured_again():
+    for case in table():
+        agrees(case)

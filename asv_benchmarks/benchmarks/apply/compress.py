@@ -1,4 +1,4 @@
-"""Companions of quantization on a network: time of a rewrite, and of a step of training after it."""
+"""Companions of quantization on a network: time of a rewrite, and of training after it."""
 
 from functools import partial
 
