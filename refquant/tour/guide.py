@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from refquant.tour import (
     activations,
     calibration,
+    companions,
     formats,
     granularity,
     integer,
@@ -66,6 +67,8 @@ GROUPS = [
           nonste.ROWS),
     Group("Mixed precision", "ten layers share 4 bits a weight; clipped, one scale each",
           mixed.ROWS),
+    Group("Companions", "numbers left out, not trained again; the layer to blame; who pays",
+          companions.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
     Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),
