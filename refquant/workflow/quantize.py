@@ -1,0 +1,371 @@
+"""Quantize a float ONNX model: calibrate, choose codes, write QDQ, run it, compare.
+
+Everything is a function of a model that is open and of arrays; the command
+``refquant quantize`` (`refquant.workflow._quantize`) reads the files and prints.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.calibration.second_moment import output_error
+from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, input_rows, open_float, run_values
+from refquant.interop.qdq import CodedWeight, with_codes
+from refquant.ptq.awq import search_scale
+from refquant.ptq.smoothquant import smoothing_scale
+from refquant.quantizers.uniform import Uniform, asymmetric
+from refquant.workflow.weights import Method, Seen, nearest
+
+__all__ = ["Agreement", "Quantized", "compare", "observe", "quantize_layers", "scales_by_awq",
+           "scales_by_smoothquant"]
+
+#: Rows of each value that are kept for methods that learn from examples.
+SAMPLE = 512
+
+
+class Quantized(NamedTuple):
+    """A model with codes.
+
+    Attributes
+    ----------
+    content : bytes
+        The file.
+    weights : dict of str to CodedWeight
+    groups : dict of str to int
+        Length of the groups of each; the whole row where the wanted length does not divide it.
+    errors : dict of str to float
+        Mean squared error of the outputs of each layer on what calibration saw, relative
+        to their power; NaN without data.
+
+    References
+    ----------
+    onnxruntime, "Quantize ONNX models", QDQ.
+    """
+
+    content: bytes
+    weights: dict[str, CodedWeight]
+    groups: dict[str, int]
+    errors: dict[str, float]
+
+
+class Agreement(NamedTuple):
+    """One output of two models, over all inputs.
+
+    Attributes
+    ----------
+    output : str
+    cosine : float
+        Mean over inputs.
+    largest : float
+        Largest absolute difference.
+    sqnr : float
+        In dB; infinite for equal outputs.
+    same : float
+        Share of inputs whose largest element is at the same place; NaN for outputs of
+        other ranks than 2.
+
+    References
+    ----------
+    Nagel et al., 2021, arXiv:2106.08295, section 3.
+    """
+
+    output: str
+    cosine: float
+    largest: float
+    sqnr: float
+    same: float
+
+
+def observe(
+    model: FloatOnnx, batches: Sequence[Mapping[str, Array]], *, rng: np.random.Generator,
+    progress: Callable[[int], None] = lambda batch: None,
+) -> dict[str, Seen]:
+    """What enters each layer, over all batches; memory for one batch at a time.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    batches : sequence of mapping of str to ndarray
+    rng : numpy.random.Generator
+        One choice of rows for each batch and value.
+    progress : callable, int -> None
+        Hears of each batch that is done.
+
+    Returns
+    -------
+    dict of str to Seen
+        By the name of the weight. Convolutions whose inputs cannot be cut into rows are
+        not there.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+
+    References
+    ----------
+    Frantar et al., 2023, arXiv:2210.17323, section 3.1.
+    """
+    layers = [x for x in model.layers if x.op != "Conv" or x.window is not None]
+    share = -(-SAMPLE // max(len(batches), 1))
+    found: dict[tuple[object, ...], Seen] = {}
+    key = {x.weight: (x.reads, x.window if x.op == "Conv" else None) for x in layers}
+    for i, values in enumerate(run_values(model, batches, [x.reads for x in layers])):
+        now: dict[tuple[object, ...], Seen] = {}
+        for layer in layers:
+            if key[layer.weight] not in now:
+                rows = input_rows(layer, values[layer.reads])
+                if not np.isfinite(rows).all():
+                    raise ValueError(f"`{layer.reads}` must be finite; got a NaN or an infinity")
+                chosen = np.sort(rng.permutation(len(rows))[:share])
+                now[key[layer.weight]] = Seen.of(rows, rows[chosen])
+        found = {k: found[k].merge(seen) if k in found else seen for k, seen in now.items()}
+        progress(i + 1)
+    return {x.weight: found[key[x.weight]] for x in layers} if found else {}
+
+
+def quantize_layers(
+    model: FloatOnnx, method: Method, *, bits: Mapping[str, int], group_size: int | None,
+    seen: Mapping[str, Seen], divide: Mapping[str, Array] | None = None,
+    activations: Mapping[str, Uniform] | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Quantized:
+    """Codes for every layer that has bits, and the file.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    method : callable
+        One of `refquant.workflow.weights`.
+    bits : mapping of str to int
+        By the name of the weight; what is not named stays float.
+    group_size : int or None
+        Inputs that share a scale; None for whole rows. Convolutions have whole rows.
+    seen : mapping of str to Seen
+    divide : mapping of str to ndarray, optional
+        By the name of the value that layers read: what its channels are divided by; the
+        columns of these layers' weights are multiplied by it.
+    activations : mapping of str to Uniform, optional
+        By the name of the value.
+    progress : callable, str -> None
+        Hears of each layer before it is done.
+
+    Returns
+    -------
+    Quantized
+
+    Raises
+    ------
+    ValueError
+        If a method needs data that are not there.
+
+    References
+    ----------
+    onnxruntime, "Quantize ONNX models", QDQ.
+    """
+    divide = divide or {}
+    weights: dict[str, CodedWeight] = {}
+    groups: dict[str, int] = {}
+    errors: dict[str, float] = {}
+    for layer in model.layers:
+        if layer.weight not in bits or layer.weight in weights:
+            continue
+        progress(layer.weight)
+        matrix, data = layer.matrix, seen.get(layer.weight)
+        scale = divide.get(layer.reads)
+        if scale is not None:
+            matrix = (matrix * scale).astype(np.float32)
+            data = None if data is None else data.divided(scale)
+        size = _group(layer, group_size)
+        one = method if data is not None or layer.op != "Conv" else nearest
+        coded = one(np.ascontiguousarray(matrix), bits[layer.weight], size, data)
+        weights[layer.weight], groups[layer.weight] = coded, size
+        errors[layer.weight] = float("nan") if data is None else _relative(matrix, coded, data)
+    multiplied = {name: 1 / scale for name, scale in divide.items()}
+    return Quantized(with_codes(model, weights, activations, multiplied), weights, groups, errors)
+
+
+def activation_plan(model: FloatOnnx, seen: Mapping[str, Seen],
+                    divide: Mapping[str, Array] | None = None) -> dict[str, Uniform]:
+    """An 8-bit range for each value that layers read: the ends that calibration saw."""
+    plan: dict[str, Uniform] = {}
+    for layer in model.layers:
+        if layer.weight in seen:
+            data = seen[layer.weight]
+            scale = (divide or {}).get(layer.reads)
+            if scale is not None:
+                data = data.divided(scale)
+            ends = (np.float32(data.low.min()), np.float32(data.high.max()))
+            plan[layer.reads] = asymmetric(*ends, bits=8)
+    return plan
+
+
+def scales_by_awq(
+    model: FloatOnnx, seen: Mapping[str, Seen], *, bits: int, group_size: int | None
+) -> dict[str, Array]:
+    """What each value is divided by so that rounding the weights behind it costs least.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    seen : mapping of str to Seen
+    bits : int
+    group_size : int or None
+
+    Returns
+    -------
+    dict of str to ndarray, shape (in,)
+        By the name of the value; only products, no convolutions.
+
+    References
+    ----------
+    Lin et al., 2024, arXiv:2306.00978, eqs. (4) and (5).
+    """
+    found = {}
+    for name, layers in _readers(model, seen):
+        data, size = seen[layers[0].weight], _group(layers[0], group_size)
+
+        def round_trip(w: Array, size: int = size) -> Array:
+            return nearest(w, bits, size).decoded()
+
+        hit = search_scale([x.matrix for x in layers], data.moment.hessian,
+                           data.absolute / data.moment.size, round_trip)
+        found[name] = hit.scale
+    return found
+
+
+def scales_by_smoothquant(
+    model: FloatOnnx, seen: Mapping[str, Seen], *, alpha: float = 0.5
+) -> dict[str, Array]:
+    """What each value is divided by so that it and the weights behind it share the difficulty.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    seen : mapping of str to Seen
+    alpha : float
+        As of `refquant.ptq.smoothquant.smoothing_scale`.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (in,)
+
+    References
+    ----------
+    Xiao et al., 2023, arXiv:2211.10438, eq. (4).
+    """
+    return {name: smoothing_scale(
+        np.maximum(-seen[layers[0].weight].low, seen[layers[0].weight].high).clip(0),
+        np.max([np.abs(x.matrix).max(0) for x in layers], axis=0), alpha=alpha)
+        for name, layers in _readers(model, seen)}
+
+
+def compare(
+    model: FloatOnnx, content: bytes, batches: Sequence[Mapping[str, Array]]
+) -> list[Agreement]:
+    """Agreement of a quantized file with the float model, output by output.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    content : bytes
+        The quantized file.
+    batches : sequence of mapping of str to ndarray
+
+    Returns
+    -------
+    list of Agreement
+
+    Raises
+    ------
+    ValueError
+        If the file does not run.
+
+    References
+    ----------
+    Nagel et al., 2021, arXiv:2106.08295, section 3.
+    """
+    other = open_float(content)
+    tallies = {name: _Tally() for name in model.outputs}
+    pairs = zip(run_values(model, batches, model.outputs),
+                run_values(other, batches, model.outputs), strict=True)
+    for wanted, got in pairs:
+        for name, tally in tallies.items():
+            tally.add(np.asarray(wanted[name]), np.asarray(got[name]))
+    return [tally.result(name) for name, tally in tallies.items()]
+
+
+class _Tally:
+    """Running sums of one output."""
+
+    def __init__(self) -> None:
+        self.cosines, self.same, self.count, self.rank = 0.0, 0, 0, 0
+        self.power = self.noise = self.largest = 0.0
+
+    def add(self, wanted: Array, got: Array) -> None:
+        if wanted.dtype.kind != "f":
+            wanted, got = wanted.astype(np.float64), got.astype(np.float64)
+        a, b = (np.asarray(v, np.float64).reshape(len(v) if v.ndim else 1, -1)
+                for v in (wanted, got))
+        norms = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+        self.cosines += float(np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1),
+                                       (a == b).all(1)).sum())
+        self.same += int((a.argmax(1) == b.argmax(1)).sum())
+        self.count, self.rank = self.count + len(a), wanted.ndim
+        self.power += float(np.square(a).sum())
+        self.noise += float(np.square(a - b).sum())
+        self.largest = max(self.largest, float(np.abs(a - b).max(initial=0)))
+
+    def result(self, name: str) -> Agreement:
+        ratio = self.power / self.noise if self.noise else np.inf
+        return Agreement(
+            name, self.cosines / self.count, self.largest,
+            float(10 * np.log10(ratio)) if ratio > 0 else -np.inf,
+            self.same / self.count if self.rank == 2 else float("nan"))
+
+
+def choose_bits(
+    model: FloatOnnx, method: Method, seen: Mapping[str, Seen], *, choices: Collection[int],
+    group_size: int | None,
+) -> tuple[list[str], Array]:
+    """Error of each layer at each width, for an allocation: names, and a table."""
+    layers = list({x.weight: x for x in model.layers if x.weight in seen}.values())
+    table = np.array([[
+        _relative(x.matrix, method(x.matrix, b, _group(x, group_size), seen[x.weight]),
+                  seen[x.weight]) for b in choices] for x in layers])
+    return [x.weight for x in layers], table
+
+
+def batches_of(
+    arrays: Mapping[str, Array], size: int
+) -> list[dict[str, Array]]:
+    """Inputs cut along their leading axis."""
+    n = len(next(iter(arrays.values())))
+    return [{k: a[i : i + size] for k, a in arrays.items()} for i in range(0, n, size)]
+
+
+def _readers(
+    model: FloatOnnx, seen: Mapping[str, Seen]
+) -> Iterator[tuple[str, list[OnnxLayer]]]:
+    """Values whose readers are products, with them."""
+    by_value: dict[str, list[OnnxLayer]] = {}
+    for layer in model.layers:
+        by_value.setdefault(layer.reads, []).append(layer)
+    for name, layers in by_value.items():
+        if all(x.op != "Conv" and x.weight in seen for x in layers):
+            yield name, layers
+
+
+def _group(layer: OnnxLayer, wanted: int | None) -> int:
+    """The wanted length if it divides the row, else the row."""
+    n = layer.matrix.shape[1]
+    return n if wanted is None or layer.op == "Conv" or n % wanted else wanted
+
+
+def _relative(matrix: Array, coded: CodedWeight, data: Seen) -> float:
+    power = output_error(matrix, data.moment.hessian)
+    return output_error(matrix - coded.decoded(), data.moment.hessian) / power if power else 0.0
+
+
