@@ -234,6 +234,62 @@ def run_model(
     return 0
 
 
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the quantized one goes.")],
+    bits: Annotated[int, typer.Option(help="Of the weights, from 2 to 8.")] = 8,
+    method: Annotated[
+        str, typer.Option(help="nearest, clip, gptq, adaround, awq or smoothquant.")
+    ] = "nearest",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="A .npz with an array for each input, examples along the first axis. "
+                          "With 8 or more the last quarter is kept to judge by."),
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(help="Inputs that share a scale; else whole rows.")
+    ] = None,
+    activations: Annotated[
+        bool, typer.Option("--activations", help="Quantize what enters the layers to 8 bits.")
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Megabytes of weights: 4 or 8 bits a layer, by an integer program."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="A layer to leave in float; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> int:
+    """Quantize a float ONNX model to a QDQ model that other runtimes run.
+
+    What was written is run and compared with the float model before it replaces anything.
+    """
+    from refquant.workflow._quantize import METHODS, Settings, quantize_file
+
+    target = _writable(output)
+    if method not in METHODS:
+        raise BadInput(f"`--method` must be one of {', '.join(METHODS)}; got {method}")
+    if not 2 <= bits <= 8:
+        raise BadInput(f"`--bits` must lie in [2, 8]; got {bits}")
+    if group is not None and group < 2:
+        raise BadInput(f"`--group` must be at least 2; got {group}")
+    if budget is not None and not budget > 0:
+        raise BadInput(f"`--budget` must be above 0; got {budget}")
+    if not model.is_file():
+        raise BadInput(f"`MODEL.onnx` must be a file; got {model}")
+    if calibration is not None and not calibration.is_file():
+        raise BadInput(f"`--calibration` must be a file; got {calibration}")
+    if target.exists() and target.samefile(model):
+        raise BadInput(f"`--output` must not be the model itself; got {output}")
+    settings = Settings(bits, method, group, activations, budget, tuple(keep or ()), seed)
+    try:
+        return quantize_file(model, target, settings, calibration)
+    except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
+        raise BadInput(str(err) or "the model must fit into memory") from None
+
+
 @app.command("explain-difference")
 def explain_difference(
     model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A quantized model.")],

@@ -17,7 +17,8 @@ from refquant.interop.tflite_program import prepare, run
 
 __all__ = [
     "ONNX_ENGINES", "Loaded", "Runs", "See", "load_array", "load_model", "load_tflite",
-    "permissions", "runs_of", "save", "save_text",
+    "permissions", "runs_of", "save", "save_bytes",
+    "save_text",
 ]
 
 #: How an ONNX model is read: as it is written, or with its QDQ groups fused.
@@ -124,7 +125,12 @@ def save(path: Path, array: Array) -> None:
 
 def save_text(path: Path, text: str) -> None:
     """A file of text, whole or not at all."""
-    _save(path, lambda file: file.write(text.encode("utf-8")))
+    save_bytes(path, text.encode("utf-8"))
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """A file of bytes, whole or not at all."""
+    _save(path, lambda file: file.write(content))
 
 
 def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -1,0 +1,263 @@
+"""The command ``refquant quantize``: files in, a file out, and what it costs in between."""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from refquant._types import Array
+from refquant.interop._files import save_bytes
+from refquant.interop.onnx_float import FloatOnnx, open_float
+from refquant.interop.qdq import weight_bytes
+from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.workflow.quantize import (
+    Agreement,
+    Quantized,
+    activation_plan,
+    batches_of,
+    choose_bits,
+    compare,
+    observe,
+    quantize_layers,
+    scales_by_awq,
+    scales_by_smoothquant,
+)
+from refquant.workflow.weights import Method, Seen, by_adaround, by_gptq, clipped, nearest
+
+__all__ = ["METHODS", "Settings", "quantize_file", "read_inputs"]
+
+#: By the name on the command line; what they need besides a weight is data, if anything.
+METHODS = ("nearest", "clip", "gptq", "adaround", "awq", "smoothquant")
+NEED_DATA = {"gptq", "adaround", "awq", "smoothquant"}
+#: Widths that have a size of their own in an ONNX file.
+WIDTHS = (4, 8)
+BATCH = 32
+
+
+class Settings(NamedTuple):
+    """What the command was asked for."""
+
+    bits: int = 8
+    method: str = "nearest"
+    group: int | None = None
+    activations: bool = False
+    budget: float | None = None
+    keep: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def quantize_file(
+    path: Path, output: Path, settings: Settings, calibration: Path | None = None
+) -> int:
+    """Open, calibrate, quantize, write, run, compare, print; exit status 0."""
+    console = Console()
+    model = open_float(path)
+    inputs = None if calibration is None else read_inputs(calibration, model)
+    if inputs is None and (settings.method in NEED_DATA or settings.activations
+                           or settings.budget is not None):
+        what = ("--activations" if settings.activations else "--budget"
+                if settings.budget is not None else f"--method {settings.method}")
+        raise ValueError(f"`{what}` must have data to learn from; got no `--calibration`")
+    layers = _chosen(model, settings.keep)
+    learn, judge = _halves(inputs)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("calibrating", total=len(learn))
+        rng = np.random.default_rng(settings.seed)
+        seen = observe(model, learn, rng=rng,
+                       progress=lambda done: bar.update(task, completed=done)) if learn else {}
+        bar.update(task, description="rounding", total=len(layers), completed=0)
+        done = _quantized(model, layers, seen, settings, rng,
+                          lambda name: bar.advance(task))
+        bar.update(task, description="comparing", total=None)
+        found = compare(model, done.content, judge) if judge else None
+        if not judge:
+            open_float(done.content)
+    save_bytes(output, done.content)
+    _print(console, model, done, path, output, settings)
+    _print_agreement(console, found, learn is judge)
+    return 0
+
+
+def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
+    """Arrays of a ``.npz`` for every input of the model, along one leading axis.
+
+    Nothing is unpickled, and nothing is allocated before the size that a file declares has
+    been compared with what it can hold.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name.removesuffix(".npy"): _member(archive, name)
+                      for name in archive.namelist()}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as err:
+        raise ValueError(f"`--calibration` must be a .npz file; got {err}") from None
+    missing = sorted(set(model.inputs) - set(arrays))
+    if missing:
+        raise ValueError(f"`--calibration` must hold the inputs {', '.join(model.inputs)}; "
+                         f"got no {missing[0]}")
+    counts = set()
+    for name, (dtype, shape) in model.inputs.items():
+        array = arrays[name]
+        if array.dtype.kind != dtype.kind:
+            raise ValueError(f"`{name}` must be {dtype}; got {array.dtype}")
+        if array.ndim != len(shape) or any(
+                n is not None and n != m for n, m in zip(shape[1:], array.shape[1:], strict=True)):
+            raise ValueError(f"`{name}` must have shape {_shape(shape)}; got {array.shape}")
+        arrays[name] = array.astype(dtype)
+        counts.add(len(array))
+    if len(counts) != 1 or not counts.pop():
+        raise ValueError("`--calibration` must hold as many examples of every input, at least "
+                         "one; got different numbers or none")
+    return {name: arrays[name] for name in model.inputs}
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Array:
+    """One array of an archive, its declared size checked before it is read."""
+    info = archive.getinfo(name)
+    with archive.open(name) as file:
+        try:
+            version = read_magic(file)
+            shape, fortran, dtype = (
+                read_array_header_1_0 if version == (1, 0) else read_array_header_2_0)(file)
+        except ValueError as err:
+            raise ValueError(f"`{name}` must be a .npy array; got {err}") from None
+        if dtype.hasobject:
+            raise ValueError(f"`{name}` must hold numbers; got Python objects")
+        count = 1
+        for n in shape:
+            count *= int(n)
+        if count * dtype.itemsize > max(info.file_size - 10, 0):
+            raise ValueError(f"`{name}` must hold the {count} numbers that it declares; "
+                             f"got {info.file_size} bytes")
+        if info.file_size > 1000 * max(info.compress_size, 1) and info.file_size > 2**24:
+            raise ValueError(f"`{name}` must not be {info.file_size // info.compress_size} times "
+                             f"as large unpacked; got {info.file_size} bytes")
+        data = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+        if data.size != count:
+            raise ValueError(f"`{name}` must hold {count} numbers; got {data.size}")
+    return data.reshape(shape, order="F" if fortran else "C")
+
+
+def _shape(shape: Sequence[int | None]) -> tuple[Any, ...]:
+    return tuple("any" if n is None else n for n in shape)
+
+
+def _chosen(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
+    """Names of weights to quantize: all but those kept, by weight or by node."""
+    names = list(dict.fromkeys(x.weight for x in model.layers))
+    if not names:
+        raise ValueError("`MODEL` must have a MatMul, Gemm or Conv with a constant weight; "
+                         "got none")
+    of_node = {x.node: x.weight for x in model.layers}
+    for name in keep:
+        if name not in names and name not in of_node:
+            raise ValueError(f"`--keep` must name a layer; got {name}")
+    left = {of_node.get(name, name) for name in keep}
+    return [n for n in names if n not in left]
+
+
+def _halves(inputs: Mapping[str, Array] | None) -> tuple[list[dict[str, Array]], ...]:
+    """Examples to learn from and, if there are enough, others to judge by."""
+    if inputs is None:
+        return [], []
+    n = len(next(iter(inputs.values())))
+    if n < 8:
+        all_of_them = batches_of(inputs, BATCH)
+        return all_of_them, all_of_them
+    held = max(n // 4, 1)
+    return (batches_of({k: a[: n - held] for k, a in inputs.items()}, BATCH),
+            batches_of({k: a[n - held :] for k, a in inputs.items()}, BATCH))
+
+
+def _quantized(
+    model: FloatOnnx, layers: Sequence[str], seen: Mapping[str, Seen], settings: Settings,
+    rng: np.random.Generator, progress: Callable[[str], None],
+) -> Quantized:
+    """The model under the settings."""
+    bits, group = dict.fromkeys(layers, settings.bits), settings.group
+    methods: dict[str, Method] = {
+        "nearest": nearest, "clip": clipped, "gptq": by_gptq, "awq": nearest,
+        "smoothquant": nearest, "adaround": partial(by_adaround, rng=rng)}
+    method = methods[settings.method]
+    divide: dict[str, Array] = {}
+    if settings.method == "awq":
+        divide = scales_by_awq(model, seen, bits=settings.bits, group_size=group)
+    elif settings.method == "smoothquant":
+        divide = scales_by_smoothquant(model, seen)
+    if settings.budget is not None:
+        bits = _allocated(model, layers, seen, settings)
+    plan = activation_plan(model, seen, divide) if settings.activations else None
+    if plan is not None:
+        kept = {x.reads for x in model.layers if x.weight not in layers}
+        plan = {name: q for name, q in plan.items() if name not in kept}
+    return quantize_layers(model, method, bits=bits, group_size=group, seen=seen, divide=divide,
+                           activations=plan, progress=progress)
+
+
+def _allocated(
+    model: FloatOnnx, layers: Sequence[str], seen: Mapping[str, Seen], settings: Settings
+) -> dict[str, int]:
+    """4 or 8 bits for each layer, within a budget of megabytes of weights."""
+    method: Method = nearest
+    names, table = choose_bits(model, method, seen, choices=WIDTHS, group_size=settings.group)
+    kept = [i for i, n in enumerate(names) if n in layers]
+    weights = {x.weight: x for x in model.layers}
+    sizes = np.array([[weight_bytes(method(weights[names[i]].matrix, b, _width(
+        weights[names[i]].matrix.shape[1], settings.group), None)) for b in WIDTHS] for i in kept])
+    assert settings.budget is not None
+    budget = Budget("bytes", sizes, int(settings.budget * 1e6))
+    found = allocate(table[kept], [budget])
+    widest = dict.fromkeys(layers, max(WIDTHS))         # for those whose inputs were not seen
+    return widest | {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
+
+
+def _width(n: int, group: int | None) -> int:
+    return n if group is None or n % group else group
+
+
+def _print(
+    console: Console, model: FloatOnnx, done: Quantized, path: Path, output: Path,
+    settings: Settings,
+) -> None:
+    grid = Table(box=SIMPLE)
+    for title in ("layer", "bits", "group", "kB", "output error"):
+        grid.add_column(title, justify="left" if title == "layer" else "right", no_wrap=True)
+    for name, coded in done.weights.items():
+        error = done.errors[name]
+        whole = done.groups[name] == coded.codes.shape[1]
+        grid.add_row(name[-40:], str(coded.bits), "row" if whole else str(done.groups[name]),
+                     f"{weight_bytes(coded) / 1e3:.1f}",
+                     "n/a" if np.isnan(error) else f"{100 * error:.3g} %")
+    console.print(grid)
+    for name, why in model.left.items():
+        console.print(f"left in float: {name}: {why}", soft_wrap=True, markup=False)
+    for name in settings.keep:
+        console.print(f"left in float: {name}: as asked", soft_wrap=True, markup=False)
+    if settings.group is not None:
+        rows = [n for n, size in done.groups.items() if size != settings.group]
+        if rows:
+            console.print(f"one scale a row in {len(rows)} layers: {settings.group} does not "
+                          "divide them, or they are convolutions", soft_wrap=True)
+    before, after = path.stat().st_size, output.stat().st_size
+    console.print(f"{before / 1e6:.2f} MB -> {after / 1e6:.2f} MB in {output}", soft_wrap=True,
+                  markup=False)
+
+
+def _print_agreement(
+    console: Console, found: Sequence[Agreement] | None, on_the_same: bool
+) -> None:
+    if found is None:
+        console.print("it was read back; nothing was compared, since there is no `--calibration`")
+        return
+    where = "on the data it learned from" if on_the_same else "on data it did not learn from"
+    for a in found:
+        same = "" if np.isnan(a.same) else f", same answer {100 * a.same:.2f} %"
+        console.print(f"{a.output} {where}: cosine {a.cosine:.5f}, SQNR {a.sqnr:.1f} dB, "
+                      f"largest difference {a.largest:.3g}{same}", soft_wrap=True, markup=False)
