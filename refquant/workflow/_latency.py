@@ -38,6 +38,8 @@ def latency(shapes: Sequence[str], *, seconds: float, output: Path | None) -> in
     """Measure, print, save; exit status 0."""
     named = parsed(shapes)
     console = Console()
+    if not console.is_terminal:             # a pipe has no width: leave room for the columns
+        console = Console(width=110)
     if not named:
         model = trained_digits_cnn()
         named = layer_shapes(model.nodes, {"x": digits().x_test[:1], **model.values})
@@ -62,7 +64,7 @@ def latency(shapes: Sequence[str], *, seconds: float, output: Path | None) -> in
 
 def _printed(named: Mapping[str, Shape], table: LatencyTable) -> Table:
     grid = Table(title="microseconds of one call, the least of many; dw: depthwise",
-                 title_justify="left", box=SIMPLE)
+                 title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     grid.add_column("layer", no_wrap=True)
     grid.add_column("rows, in, out", justify="right", no_wrap=True)
     for w, a in KERNELS:

@@ -59,6 +59,8 @@ def quantize_file(
 ) -> int:
     """Open, calibrate, quantize, write, run, compare, print; exit status 0."""
     console = Console()
+    if not console.is_terminal:             # a pipe has no width: leave room for the columns
+        console = Console(width=110)
     model = open_float(path)
     inputs = None if calibration is None else read_inputs(calibration, model)
     if inputs is None and (settings.method in NEED_DATA or settings.activations
