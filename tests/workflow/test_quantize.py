@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,3 +194,49 @@ def test_a_killed_run_leaves_no_part_of_an_output(folder, tmp_path, delay):
     process.wait()
     content = out.read_bytes()
     assert content == b"what was there" or len(open_float(content).proto.graph.node) > 10
+
+
+EITHER = (np.int64, ("batch", "length"))
+
+
+@pytest.fixture(scope="module")
+def minilm_folder(tmp_path_factory):
+    from pydoc_data.topics import topics
+
+    from refquant.interop.minilm import minilm, tokenize
+
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tokenizers")
+    path = tmp_path_factory.mktemp("minilm")
+    try:
+        model = minilm()
+    except (ModuleNotFoundError, FileNotFoundError) as err:
+        pytest.skip(str(err))
+    content = export_onnx(model.nodes, model.values, {"tokens": EITHER, "mask": EITHER},
+                          ["embedding"])
+    (path / "minilm.onnx").write_bytes(content)
+    texts = [p for t in sorted(topics) for p in topics[t].split("\n\n") if 40 < len(p) < 400]
+    tokens = tokenize(texts[:96], longest=48)
+    np.savez(path / "texts.npz", tokens=tokens.tokens, mask=tokens.mask)
+    return path
+
+
+def cosine(folder, capsys, *arguments):
+    assert run(["quantize", str(folder / "minilm.onnx"), "-o", str(folder / "out.onnx"),
+                "--calibration", str(folder / "texts.npz"), *arguments]) == 0
+    return float(re.search(r"cosine (\S+),", capsys.readouterr().out)[1])
+
+
+def test_eight_and_four_bits_keep_the_embeddings(minilm_folder, capsys):
+    assert cosine(minilm_folder, capsys) >= 0.999
+    before, after = (minilm_folder / f"{n}.onnx" for n in ("minilm", "out"))
+    assert after.stat().st_size < 0.66 * before.stat().st_size
+    assert cosine(minilm_folder, capsys, "--bits", "4", "--group", "32") >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["4", "3"])
+def test_gptq_is_better_than_nearest(minilm_folder, capsys, bits):
+    plain, repaired = (cosine(minilm_folder, capsys, "--bits", bits, "--group", "32", "--method", m)
+                       for m in ("nearest", "gptq"))
+    assert repaired > plain + 0.01
