@@ -23,6 +23,7 @@ from refquant.tour import (
     outputs,
     repair,
     rounding,
+    synthesis,
     training,
     uniform,
 )
@@ -69,6 +70,8 @@ GROUPS = [
           mixed.ROWS),
     Group("Companions", "numbers left out, not trained again; the layer to blame; who pays",
           companions.ROWS),
+    Group("No data", "a plain network in 2-bit weights and 4-bit activations, trained on 64 images",
+          synthesis.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
           integer.ROWS),
     Group("Kernels", "16 rows of activations by a layer of packed codes", kernels.ROWS),

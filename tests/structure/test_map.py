@@ -98,6 +98,6 @@ def test_public_name_is_documented(module, name):
     assert re.search(r"^References\n-+\n\S", doc, re.M), (
         f"{where} has no source: add a References section (paper, arXiv id, equation)")
     wanted = inspect.signature(thing).parameters if inspect.isfunction(thing) else {}
-    documented = set(re.findall(r"[*\w]+", " ".join(re.findall(r"^([\w*, ]+) :", doc, re.M))))
+    documented = set(re.findall(r"\w+", " ".join(re.findall(r"^([\w*, ]+) :", doc, re.M))))
     missing = [p for p in wanted if p not in documented and not p.startswith("_")]
     assert not missing, f"{where} does not document {missing}: add them under Parameters"
