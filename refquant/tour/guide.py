@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from refquant.tour import (
     activations,
+    born,
     calibration,
     companions,
     formats,
@@ -66,6 +67,8 @@ GROUPS = [
           training.ROWS),
     Group("Without straight-through", "what a step of training sees of 4-bit and binary weights",
           nonste.ROWS),
+    Group("Born in few bits", "trained from the first step without floats behind the weights",
+          born.ROWS),
     Group("Mixed precision", "ten layers share 4 bits a weight; clipped, one scale each",
           mixed.ROWS),
     Group("Companions", "numbers left out, not trained again; the layer to blame; who pays",
