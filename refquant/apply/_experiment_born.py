@@ -29,6 +29,7 @@ from refquant.apply.low_precision import (
     stored_sgd,
 )
 from refquant.apply.train import ADAM, SGD, Optimizer, shuffled, start, train
+from refquant.calibration.mse import omse
 from refquant.nn._artifacts import write_whole
 from refquant.nn.data import Split, digits
 from refquant.nn.losses import softmax_cross_entropy
@@ -47,9 +48,11 @@ from refquant.nn.replicas import replica
 from refquant.qat.binary_connect import binary_connect, kept_within
 from refquant.qat.bitnet import absmean_weight
 from refquant.qat.low_precision import predicted
+from refquant.qat.lsq import lsq
 from refquant.qat.trained_ternary import initial_levels, ternary_weight, trained_levels
 from refquant.qat.xnor_net import binary_weight, printed_weight
 from refquant.quantizers.fixed_point import FixedPoint
+from refquant.quantizers.uniform import symmetric
 from refquant.rounding import half_even, stochastic_sign
 
 __all__ = ["ROWS", "TABLE", "Measured", "measure", "read"]
@@ -191,7 +194,7 @@ def short_gradients(seed: int, kind: str, *, epochs: int = 15) -> Measured:
     return _judged("gradients", kind, seed, model)
 
 
-def wage(seed: int, kind: str, *, epochs: int = 40, rate: float = 4.0) -> Measured:
+def wage(seed: int, kind: str, *, epochs: int = 40, rate: float = 8.0) -> Measured:
     """Integers everywhere, or with nearest updates; or the same layers in floats, by Adam."""
     if kind == "the same in floats":
         weights = {k: np.random.default_rng(seed).standard_normal(v.shape).astype(np.float32)
@@ -208,8 +211,9 @@ def wage(seed: int, kind: str, *, epochs: int = 40, rate: float = 4.0) -> Measur
 
 def _in_floats() -> list[Node]:
     """The network of WAGE without any of its roundings."""
-    short = {f"{n.name}": n.inputs[0] for n in integer_network()
-             if n.name.endswith((".integers", ".short")) or n.name in ("c1", "c2", "c3", "logits")}
+    endings, errors = (".integers", ".short", ".shift"), ("c1", "c2", "c3", "logits")
+    short = {n.name: n.inputs[0] for n in integer_network()
+             if n.name.endswith(endings) or n.name in errors}
 
     def origin(name: str) -> str:
         return origin(short[name]) if name in short else name
@@ -219,8 +223,20 @@ def _in_floats() -> list[Node]:
     return [n._replace(name="logits") if n.name == "fc" else n for n in kept]
 
 
-def few_levels(seed: int, kind: str, op: Op, *, epochs: int, scratch: bool = False,
-               levels: bool = False, project: bool = False) -> Measured:
+def two_levels(weight: Array) -> dict[str, Array]:
+    """What TTQ trains besides the weight."""
+    return initial_levels(weight)._asdict()
+
+
+def one_step(weight: Array) -> dict[str, Array]:
+    """What LSQ trains besides the weight: the step, from the one of least squared error."""
+    return {"step": omse(weight, partial(symmetric, bits=2)).scale.astype(weight.dtype)}
+
+
+def few_levels(
+    seed: int, kind: str, op: Op, *, epochs: int, scratch: bool = False, project: bool = False,
+    own: Callable[[Array], Mapping[str, Array]] = lambda weight: {},
+) -> Measured:
     """Weights of two or three levels; first and last layer, and activations, in floats."""
     if scratch:
         parameters: Mapping[str, Array] = initial_parameters(rng=np.random.default_rng(seed))
@@ -228,24 +244,21 @@ def few_levels(seed: int, kind: str, op: Op, *, epochs: int, scratch: bool = Fal
     else:
         model = replica(seed)
         parameters, statistics = model.parameters, model.statistics
-    if levels:
-        for layer in INNER:
-            first = initial_levels(parameters[f"{layer}.weight"])
-            parameters = {**parameters, f"{layer}.negative": first.negative,
-                          f"{layer}.positive": first.positive}
+    trained = {layer: own(parameters[f"{layer}.weight"]) for layer in INNER}
+    more = {f"{layer}.{of}": v for layer, found in trained.items() for of, v in found.items()}
+    parameters = {**parameters, **more}
 
     def network(*, training: bool = False) -> list[Node]:
         nodes = digits_cnn(training=training)
         for layer in INNER:
-            own = (f"{layer}.negative", f"{layer}.positive") if levels else ()
-            nodes = insert_after(nodes, f"{layer}.weight", Node(
-                f"{layer}.levels", op, (f"{layer}.weight", *own)))
+            names = (f"{layer}.weight", *(f"{layer}.{of}" for of in trained[layer]))
+            nodes = insert_after(nodes, names[0], Node(f"{layer}.levels", op, names))
         return nodes
 
     def after(values: dict[str, Array], step: int) -> dict[str, Array]:
         kept = {f"{layer}.weight" for layer in INNER} if project else set()
-        return {k: kept_within(v) if k in kept else np.maximum(v, 0)
-                if k.endswith(("negative", "positive")) else v for k, v in values.items()}
+        return {k: kept_within(v) if k in kept else np.maximum(v, v.dtype.type(1e-6))
+                if k in more else v for k, v in values.items()}
 
     if not epochs:
         model = Model(network(), dict(parameters), dict(statistics))
@@ -277,7 +290,9 @@ ROWS: dict[str, Callable[[int], Measured]] = {
     **{name: partial(few_levels, kind=name, op=op, epochs=15)
        for name, op in (("BWN, chain rule", _FILTERS[0]), ("BWN, as printed", _FILTERS[1]),
                         ("TWN", ternary_weight), ("BitNet", absmean_weight))},
-    "TTQ": partial(few_levels, kind="TTQ", op=trained_levels, epochs=15, levels=True),
+    "TTQ": partial(few_levels, kind="TTQ", op=trained_levels, epochs=15, own=two_levels),
+    "LSQ": partial(few_levels, kind="LSQ", op=partial(lsq, qmin=-1, qmax=1), epochs=15,
+                   own=one_step),
     "BinaryConnect, from floats": partial(
         few_levels, kind="BinaryConnect, from floats", op=binary_connect, epochs=15, project=True),
     "BinaryConnect": partial(

@@ -18,6 +18,7 @@ from refquant.apply.low_precision import (
     stored_sgd,
 )
 from refquant.apply.train import ADAM, SGD, resume, save, shuffled, start, train
+from refquant.nn.convolution import patches
 from refquant.nn.data import digits
 from refquant.nn.models import digits_cnn, initial_parameters, initial_statistics, with_loss
 from refquant.nn.network import backward, run
@@ -146,23 +147,37 @@ def test_the_integer_network_computes_with_integers_forward_and_back():
     nodes, p = with_loss(integer_network()), initial_integers(rng=np.random.default_rng(1))
     trace = run(nodes, batches()(0) | p)
     v, g = trace.values, backward(trace, {"loss": 1.0})
-    for name in ("c1", "c2", "c3", "logits"):
+    for name, short in (("c1", "c1.short"), ("c2", "c2.short"), ("c3", "c3.short")):
         assert np.array_equal(128 * v[name], np.rint(128 * v[name]))
-        assert np.array_equal(128 * g[name.replace("logits", "fc") + ".short"],
-                              np.rint(128 * g[name.replace("logits", "fc") + ".short"]))
-        assert np.abs(g[name.replace("logits", "fc") + ".short"]).max() >= 0.5
-    codes = (128 * v["flat"]).astype(np.int64) @ (2 * v["fc.integers"]).astype(np.int64).T
-    alpha = v["fc"][v["fc.short"] != 0] / v["fc.short"][v["fc.short"] != 0]
-    power = 2 ** round(float(np.log2(np.median(alpha))))
-    expected = np.clip(np.rint(codes / (2 * power)), -127, 127)
-    assert np.array_equal(expected, 128 * v["fc.short"])
+        assert np.array_equal(128 * g[short], np.rint(128 * g[short]))
+        assert np.abs(g[short]).max() >= 0.5
+    assert np.array_equal(128 * g["fc.shift"], np.rint(128 * g["fc.shift"]))
+    for name, source, alpha in (("fc", "flat", 4), ("c2", "c1", 4)):
+        if name == "fc":
+            weight = (2 * v["fc.integers"]).astype(np.int64)
+            sums = (128 * v[source]).astype(np.int64) @ weight.T
+            assert np.array_equal(sums, 2 * 128 * alpha * v["logits"].astype(np.float64))
+            continue
+        weight = (2 * v[f"{name}.integers"]).astype(np.int64).reshape(32, -1)
+        rows = patches((128 * v[source]), (3, 3), stride=2, padding=1).astype(np.int64)
+        sums = np.maximum(rows.reshape(-1, 144) @ weight.T, 0)
+        codes = np.clip(np.rint(sums / (2 * alpha)), -127, 127)
+        assert np.array_equal(codes, 128 * v[name].reshape(-1, 32))
+
+
+def test_a_logit_is_not_clipped_so_that_its_class_cannot_be_lost():
+    p = {k: np.full_like(w, 0.5) for k, w in
+         initial_integers(rng=np.random.default_rng(0)).items()}
+    trace = run(with_loss(integer_network()), batches()(0) | p)
+    assert trace.values["logits"].min() > 1
+    assert (backward(trace, {"loss": 1.0})["fc"] != 0).any()
 
 
 def test_an_integer_run_learns_and_its_weights_stay_integers():
     optimizer = integer_sgd(seed=0)
     state = train(with_loss(integer_network()), start(
         initial_integers(rng=np.random.default_rng(0)), {}, optimizer), batches(64), steps=70,
-        rate=cosine(4.0, 70), optimizer=optimizer)
+        rate=cosine(8.0, 70), optimizer=optimizer)
     for w in state.parameters.values():
         assert np.array_equal(128 * w, np.rint(128 * w))
         assert np.abs(w).max() <= 127 / 128
