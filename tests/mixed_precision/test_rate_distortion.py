@@ -111,6 +111,11 @@ def test_by_price_is_never_worse_than_a_uniform_choice_at_its_cost(loss, cost, d
     assert cost_of(loss, choice) <= loss[:, k].sum()
 
 
+def test_where_greed_ends_worse_than_uniform_the_uniform_choice_is_taken():
+    loss, cost = [[8, 3, 1], [9, 9, 5]], [[5, 9, 14], [1, 2, 4]]
+    assert by_price(loss, cost, 11).tolist() == [1, 1]
+
+
 def test_the_rest_is_spent():
     """The hull has the corners 0 and 10; half of the way is left to greed."""
     assert by_price([[9.0, 8.0, 0.0]], [[0, 5, 10]], 9).tolist() == [1]
