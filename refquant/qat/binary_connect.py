@@ -23,7 +23,7 @@ import numpy as np
 from refquant._types import Array
 from refquant._validate import require_finite, require_positive
 from refquant.qat._common import Pullback
-from refquant.quantizers.binary import Binary, sign
+from refquant.quantizers.binary import sign
 
 __all__ = ["binary_connect", "kept_within"]
 
@@ -68,9 +68,8 @@ def binary_connect(
     (array([-1., -1.,  1.,  1.]), (array([0., 1., 1., 1.]),))
     """
     require_finite("weight", weight)
-    q = Binary(np.ones((), weight.dtype))
     inside = np.abs(weight) <= 1
-    return q.decode(q.encode(weight, sign=sign)), lambda g: (g * inside,)
+    return sign(weight), lambda g: (g * inside,)
 
 
 def kept_within(weight: Array, *, bound: float = 1.0) -> Array:

@@ -148,8 +148,10 @@ def two_stage(peak: float, steps: int, *, weight_decay: float = 0.1) -> tuple[
 
     Returns
     -------
-    rate, decay : callable, int -> float
-        Functions of the step; from `steps` on the rate is 0.
+    rate : callable, int -> float
+        Learning rate of a step; 0 from `steps` on.
+    decay : callable, int -> float
+        Weight decay of a step.
 
     Raises
     ------

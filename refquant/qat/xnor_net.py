@@ -71,7 +71,7 @@ def binary_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback]
         by_scale = signs * (np.sum(g * signs, axis=axis, keepdims=True) / n)
         return (by_scale + q.scale * inside * g,)
 
-    return fake_quantize(weight, q), pullback
+    return signs * q.scale, pullback
 
 
 def printed_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback]:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from refquant.qat.binary_connect import binary_connect, kept_within
+from refquant.quantizers.binary import Binary
 from refquant.rounding import stochastic_sign
 
 FLOATS = st.lists(st.floats(-3, 3), min_size=1, max_size=20).map(np.array)
@@ -40,6 +41,13 @@ def test_drawn_signs_have_the_mean_of_their_probability(hard, mean):
     assert set(np.unique(y)) == {-1.0, 1.0}
     assert (np.abs(y.reshape(5, -1).mean(1) - mean(w).reshape(5, -1)[:, 0]) < 5 / 200).all()
     assert pullback(np.ones_like(w))[0].sum() == 160_000            # those beyond one are masked
+
+
+def test_the_value_is_what_the_binary_quantizer_of_scale_one_decodes():
+    w = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
+    w[0, :2] = 0.0, -0.0
+    q = Binary(np.ones((), np.float32))
+    assert np.array_equal(binary_connect(w)[0], q.decode(q.encode(w)))
 
 
 def test_steps_far_too_small_to_flip_a_sign_add_up_in_the_latent_weight():

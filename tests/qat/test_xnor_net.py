@@ -11,6 +11,8 @@ from refquant.qat.xnor_net import (
     printed_weight,
     window_scales,
 )
+from refquant.quantizer import fake_quantize
+from refquant.quantizers.binary import xnor
 
 X = np.array([-1.3, -0.75, -0.31, -0.05, 0, 0.12, 0.4, 0.95, 1.6])
 G = np.arange(1, 10) / 10
@@ -62,6 +64,13 @@ def test_no_other_scale_or_signs_are_nearer(seed):
     signs = np.array(np.meshgrid(*[[-1, 1]] * 7)).reshape(7, -1).T
     alphas = signs @ w / 7                              # the best for each
     assert best <= np.sum((w - alphas[:, None] * signs) ** 2, axis=1).min() + 1e-12
+
+
+@given(SEEDS)
+def test_both_values_are_what_the_xnor_quantizer_decodes(seed):
+    w = np.random.default_rng(seed).normal(size=(3, 5)).astype(np.float32)
+    for estimator in (binary_weight, printed_weight):
+        assert np.array_equal(estimator(w, axis=1)[0], fake_quantize(w, xnor(w, axis=1)))
 
 
 @given(SEEDS)
