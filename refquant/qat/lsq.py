@@ -86,12 +86,13 @@ def lsq(
     require_int("qmax", qmax, 1)
     with np.errstate(over="ignore"):
         v = x / scale
-    q = np.rint(np.clip(v, qmin, qmax))
+    q = np.asarray(np.clip(v, qmin, qmax))
+    np.rint(q, out=q)
 
     def pullback(g: Array) -> tuple[Array, ...]:
         inside = mask(v, qmin, qmax)
         slope = np.where(inside, q - v, q)
-        return np.where(inside, g, 0.0), gradient_of(scale, factor * (g * slope))
+        return np.where(inside, g, 0.0), np.asarray(factor * gradient_of(scale, g * slope))
 
     return (scale * q).astype(x.dtype, copy=False), pullback
 
@@ -197,7 +198,8 @@ def lsq_plus(
 
     def pullback(g: Array) -> tuple[Array, ...]:
         g_x, g_scale = plain(g)
-        return g_x.astype(g.dtype, copy=False), g_scale, gradient_of(offset, factor * (g - g_x))
+        g_offset = np.asarray(factor * gradient_of(offset, g - g_x))
+        return g_x.astype(g.dtype, copy=False), g_scale, g_offset
 
     return (y + offset).astype(x.dtype, copy=False), pullback
 

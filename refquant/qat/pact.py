@@ -58,14 +58,15 @@ def pact(x: Array, alpha: Array, *, bits: int) -> tuple[Array, Pullback]:
     """
     x = as_reals("x", x)
     alpha = as_positive("alpha", alpha, x)
-    y, _ = _levels(x, alpha, bits)
+    step = alpha / _top(bits)
+    q = np.rint(np.clip(x, 0, alpha) / step)
 
     def pullback(g: Array) -> tuple[Array, ...]:
         above = x >= alpha
-        g_x = np.where((x >= 0) & ~above, g, 0.0)
-        return g_x, gradient_of(alpha, np.where(above, g, 0.0))
+        g_above = g * above
+        return g * (x >= 0) - g_above, gradient_of(alpha, g_above)
 
-    return y, pullback
+    return (step * q).astype(x.dtype, copy=False), pullback
 
 
 def pact_full_chain(x: Array, alpha: Array, *, bits: int) -> tuple[Array, Pullback]:
@@ -107,12 +108,13 @@ def pact_full_chain(x: Array, alpha: Array, *, bits: int) -> tuple[Array, Pullba
     """
     x = as_reals("x", x)
     alpha = as_positive("alpha", alpha, x)
-    y, rounding_error = _levels(x, alpha, bits)
-    _, plain = pact(x, alpha, bits=bits)
+    n = _top(bits)
+    y, plain = pact(x, alpha, bits=bits)
 
     def pullback(g: Array) -> tuple[Array, ...]:
         g_x, g_alpha = plain(g)
-        return g_x, g_alpha + gradient_of(alpha, g * rounding_error)
+        v = np.clip(x, 0, alpha) / (alpha / n)          # as in the value, ties too
+        return g_x, g_alpha + gradient_of(alpha, g * ((np.rint(v) - v) / n))
 
     return y, pullback
 
@@ -166,11 +168,6 @@ def alpha_penalty(alpha: Array, *, strength: float) -> Penalty:
     return Penalty(weight * float(np.square(alpha).sum()), np.asarray(2 * weight * alpha))
 
 
-def _levels(x: Array, alpha: Array, bits: int) -> tuple[Array, Array]:
-    """The quantized value, and for what is inside how far it was rounded, in shares of alpha."""
-    n = 2 ** require_int("bits", bits, 1, 24) - 1
-    step = alpha / n
-    v = np.clip(x, 0, alpha) / step
-    q = np.minimum(np.rint(v), n)
-    inside = (x > 0) & (x < alpha)
-    return (step * q).astype(x.dtype, copy=False), np.where(inside, (q - v) / n, 0.0)
+def _top(bits: int) -> int:
+    """The highest code: n."""
+    return 2 ** require_int("bits", bits, 1, 24) - 1

@@ -100,6 +100,22 @@ def test_read_back_is_the_network_that_was_trained(plans):
     assert (predict(trained, x) == predict(model, x, tap=static(plan))).all()
 
 
+@pytest.mark.parametrize(("make", "quantizer", "moved"), [
+    (lsq_weight, SIGNED, {"scale": 0.31}), (pact_ceiling, CODES, {"alpha": 0.9}),
+    (tqt_threshold, SIGNED, {"log2_threshold": -0.7}),
+    (tqt_threshold, CODES, {"log2_threshold": 0.2}),
+    (min_max_ends, SHIFTED, {"low": -0.4, "high": 1.1}),
+    (dorefa_activations, CODES, {})])
+def test_what_training_arrives_at_is_what_is_read_back(make, quantizer, moved):
+    net = insert([Node("y", lambda x: (x, lambda g: (g,)), ("x",))], {}, {"x": quantizer}, make)
+    values = {f"x.{n}": np.array([v], np.float32) for n, v in moved.items()}
+    assert values.keys() == net.parameters.keys()
+    found = read_back(net.nodes, values)["x"]
+    x = X + np.float32(0.001)               # no ties: two ways to divide part there
+    ran = run(net.nodes, {"x": x, **values}).values["x.q"]
+    np.testing.assert_allclose(found.decode(found.encode(x)), ran, rtol=1e-6, atol=1e-7)
+
+
 def test_the_estimators_damp_by_weights_and_by_values_of_one_sample():
     x = np.random.default_rng(0).standard_normal((5, 6, 2)).astype(np.float32)
     g = np.ones_like(x)
