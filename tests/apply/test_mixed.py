@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from refquant.apply.mixed import (
     allocated,
@@ -18,7 +19,7 @@ from refquant.apply.mixed import (
     traces,
 )
 from refquant.apply.rewrite import fold_batch_norms
-from refquant.apply.simulate import weight_names
+from refquant.apply.simulate import input_names, weight_names
 from refquant.apply.train import shuffled, start, train
 from refquant.calibration.minmax import absmax
 from refquant.granularity import all_but
@@ -26,7 +27,11 @@ from refquant.mixed_precision.hessian import hessian_product, hutchinson
 from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.mixed_precision.learned_bits import clipped, wave_penalty
 from refquant.mixed_precision.pareto import dynamic_program
-from refquant.mixed_precision.sensitivity import added_loss, prediction_divergence
+from refquant.mixed_precision.sensitivity import (
+    added_loss,
+    prediction_divergence,
+    weighted_error,
+)
 from refquant.nn.data import digits
 from refquant.nn.models import with_loss
 from refquant.nn.network import Node, backward, run
@@ -35,7 +40,8 @@ from refquant.nn.optimizers import cosine
 from refquant.nn.replicas import replica
 from refquant.nn.small_models import PLAIN, SEPARABLE, network, split, trained
 from refquant.qat.periodic import waveq
-from refquant.quantizers.uniform import symmetric
+from refquant.quantizer import fake_quantize
+from refquant.quantizers.uniform import asymmetric, symmetric
 
 MODEL, DATA = replica(0), digits(seed=0)
 NAMES, NET = weight_names(MODEL.nodes), with_loss(MODEL.nodes)
@@ -178,6 +184,25 @@ def test_the_trace_of_the_last_layer_is_that_of_its_whole_hessian():
                        for q, r in zip(p, x, strict=True)], axis=0)
     assert top.value == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-3)
     assert len(heard) == 2
+
+
+def test_curvature_ranks_rounded_activations_as_runs_of_the_network_do():
+    """Four bits, three copies: rank correlations 0.94, 0.94, 0.89; error alone 0.71 at most."""
+    found = []
+    for seed in range(3):
+        model, data = replica(seed), digits(seed=seed)
+        values = {**model.values, "x": data.x_train[:64], "labels": data.y_train[:64]}
+        names, seen = input_names(model.nodes), run(NET, values).values
+        exact = [seen[name] for name in names]
+        rounded = [[fake_quantize(a, asymmetric(np.float32(0), a.max(), bits=4))] for a in exact]
+        truth = divergences(model.nodes, values, names, rounded)[:, 0]
+        traced = traces(NET, values, names, rng=rng(), samples=4)
+        mean = [t.trace / a.size for t, a in zip(traced, exact, strict=True)]
+        found.append([spearmanr(weighted_error(exact, rounded, h)[:, 0], truth).statistic
+                      for h in (mean, None)])
+    curvature, error = np.mean(found, axis=0)
+    assert curvature > 0.8
+    assert curvature > error + 0.1
 
 
 def test_the_fisher_diagonal_runs_inputs_one_by_one():
