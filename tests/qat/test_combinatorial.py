@@ -100,9 +100,11 @@ def test_one_by_one_is_better_than_nearest_on_average_and_not_always():
     assert ratio.max() > 0
 
 
-def test_each_step_of_one_by_one_is_best_if_the_rest_were_real():
-    """The last two decisions by brute force: the later variables minimized in closed form."""
-    *_, qubo = layer(3, n=4)
+@given(SEEDS)
+@settings(max_examples=20)
+def test_each_step_of_one_by_one_is_best_if_the_rest_were_real(seed):
+    """Both bits by brute force, the later variables minimized in closed form."""
+    *_, qubo = layer(seed, n=4)
     bits, fraction = one_by_one(qubo).choice, np.linalg.solve(qubo.matrix, -qubo.linear / 2)
     for i in range(4):
         options = []
