@@ -197,6 +197,28 @@ def latency(
         raise BadInput(str(err) or "the operands must fit into memory") from None
 
 
+@app.command()
+def workflow(
+    bits: Annotated[int, typer.Option(help="Of a weight, on the first rung.")] = 4,
+    max_drop: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
+) -> int:
+    """Quantize the shipped network by the cheapest way that is good enough.
+
+    From rounding to nearest up to training: each rung is tried and judged, the first within
+    reach of the float network is taken. Exit status 1 if none is.
+    """
+    from refquant.workflow._command import workflow as climb
+
+    if not 2 <= bits <= 8:
+        raise BadInput(f"`--bits` must lie in [2, 8]; got {bits}")
+    if not 0 <= max_drop <= 100:
+        raise BadInput(f"`--max-drop` must lie in [0, 100]; got {max_drop}")
+    try:
+        return climb(bits=bits, max_drop=max_drop)
+    except (OSError, ValueError) as err:        # the shipped weights: not there, not ours
+        raise BadInput(str(err)) from None
+
+
 @app.command("run")
 def run_model(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite or .onnx file.")],
