@@ -5,6 +5,7 @@ input or no room, 130 interrupted, 141 nobody reads stdout any more; bench adds 
 benchmark and 3 for nothing measured. Bad input gets one line on stderr.
 """
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -254,6 +255,36 @@ def run_model(
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
         raise BadInput(str(err) or "the model must fit into memory") from None
     return 0
+
+
+@app.command()
+def report(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help=".onnx, .tflite, .safetensors or .npz")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="An .html file with all schemes.")
+    ] = None,
+    sqnr: Annotated[float, typer.Option(help="What is good enough, in dB of the weights.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> int:
+    """Say of every tensor of a file what it would lose in which scheme, and what would do.
+
+    One tensor is in memory at a time. Nothing is unpickled and no other file is opened.
+    """
+    from refquant.workflow._report import report_file
+
+    target = None if output is None else _writable(output)
+    if not math.isfinite(sqnr):
+        raise BadInput(f"`--sqnr` must be finite; got {sqnr}")
+    if not file.is_file():
+        raise BadInput(f"`FILE` must be a file; got {file}")
+    if target is not None and target.exists() and target.samefile(file):
+        raise BadInput(f"`--output` must not be the file itself; got {output}")
+    try:
+        return report_file(file, sqnr=sqnr, output=target, as_json=as_json)
+    except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
+        raise BadInput(str(err) or "the largest tensor must fit into memory") from None
 
 
 @app.command()

@@ -113,7 +113,7 @@ def open_float(file: Path | bytes) -> FloatOnnx:
     ValueError: `file` must be an ONNX model; got something else
     """
     onnx = require_onnx()
-    proto = _lifted(_parsed(file, onnx), onnx)
+    proto = _lifted(parse_onnx(file), onnx)
     graph = proto.graph
     constants = {t.name: t for t in graph.initializer}
     layers: list[OnnxLayer] = []
@@ -231,8 +231,9 @@ _HARMLESS = {"Gather", "Add", "Mul", "Sub", "Div", "Reshape", "Slice", "Where", 
              "QuantizeLinear", "DequantizeLinear", "PRelu"}
 
 
-def _parsed(file: Path | bytes, onnx: Any) -> Any:
-    """The protocol buffer, without ever looking for data outside of the file."""
+def parse_onnx(file: Path | bytes) -> Any:
+    """The protocol buffer, constants checked, without ever looking for data outside of the file."""
+    onnx = require_onnx()
     content = file if isinstance(file, bytes) else file.read_bytes()
     proto = onnx.ModelProto()
     try:

@@ -1,13 +1,11 @@
 """The command ``refquant quantize``: files in, a file out, and what it costs in between."""
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -30,6 +28,7 @@ from refquant.workflow.quantize import (
     scales_by_awq,
     scales_by_smoothquant,
 )
+from refquant.workflow.tensors import npz_member, npz_names, open_npz
 from refquant.workflow.weights import Method, Seen, by_adaround, by_gptq, clipped, nearest
 
 __all__ = ["METHODS", "Settings", "quantize_file", "read_inputs"]
@@ -94,12 +93,9 @@ def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
     Nothing is unpickled, and nothing is allocated before the size that a file declares has
     been compared with what it can hold.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {name.removesuffix(".npy"): _member(archive, name)
-                      for name in archive.namelist()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as err:
-        raise ValueError(f"`--calibration` must be a .npz file; got {err}") from None
+    with open_npz(path, "--calibration") as archive:
+        arrays = {name: npz_member(archive, member)
+                  for name, member in npz_names(archive).items() if name in model.inputs}
     missing = sorted(set(model.inputs) - set(arrays))
     if missing:
         raise ValueError(f"`--calibration` must hold the inputs {', '.join(model.inputs)}; "
@@ -118,33 +114,6 @@ def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
         raise ValueError("`--calibration` must hold as many examples of every input, at least "
                          "one; got different numbers or none")
     return {name: arrays[name] for name in model.inputs}
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> Array:
-    """One array of an archive, its declared size checked before it is read."""
-    info = archive.getinfo(name)
-    with archive.open(name) as file:
-        try:
-            version = read_magic(file)
-            shape, fortran, dtype = (
-                read_array_header_1_0 if version == (1, 0) else read_array_header_2_0)(file)
-        except ValueError as err:
-            raise ValueError(f"`{name}` must be a .npy array; got {err}") from None
-        if dtype.hasobject:
-            raise ValueError(f"`{name}` must hold numbers; got Python objects")
-        count = 1
-        for n in shape:
-            count *= int(n)
-        if count * dtype.itemsize > max(info.file_size - 10, 0):
-            raise ValueError(f"`{name}` must hold the {count} numbers that it declares; "
-                             f"got {info.file_size} bytes")
-        if info.file_size > 1000 * max(info.compress_size, 1) and info.file_size > 2**24:
-            raise ValueError(f"`{name}` must not be {info.file_size // info.compress_size} times "
-                             f"as large unpacked; got {info.file_size} bytes")
-        data = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-        if data.size != count:
-            raise ValueError(f"`{name}` must hold {count} numbers; got {data.size}")
-    return data.reshape(shape, order="F" if fortran else "C")
 
 
 def _shape(shape: Sequence[int | None]) -> tuple[Any, ...]:
