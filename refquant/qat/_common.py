@@ -25,7 +25,7 @@ from refquant._types import Array
 from refquant._validate import as_reals, require_broadcastable, require_positive
 
 __all__ = ["Mask", "Pullback", "as_parameter", "as_positive", "closed_range", "everywhere",
-           "gradient_of", "open_range", "rounded", "sum_to_shape"]
+           "gradient_of", "in_steps", "open_range", "rounded", "sum_to_shape"]
 
 #: (ratio, qmin, qmax) -> where the gradient passes, a bool array of the shape of the ratio.
 Mask: TypeAlias = Callable[[Array, int | Array, int | Array], Array]
@@ -46,6 +46,18 @@ def as_positive(name: str, value: npt.ArrayLike, x: Array) -> Array:
     array = as_parameter(name, value, x)
     require_positive(name, array)
     return array
+
+
+def in_steps(x: Array, scale: Array) -> Array:
+    """``x / scale``, finite where `x` is.
+
+    So that it may be multiplied by a mask: for masks without a pattern a product is twenty
+    times as fast as `numpy.where`, but infinity times False is NaN.
+    """
+    with np.errstate(over="ignore"):
+        v = np.asarray(x / scale)
+    largest = np.finfo(v.dtype).max
+    return np.clip(v, -largest, largest, out=v)
 
 
 def gradient_of(parameter: Array, g: Array) -> Array:

@@ -170,7 +170,7 @@ def dorefa_activation(x: Array, *, bits: int) -> tuple[Array, Pullback]:
     """
     x = as_reals("x", x)
     y = _unit_levels(np.clip(x, 0, 1), bits)
-    return y, lambda g: (np.where((x >= 0) & (x <= 1), g, 0.0),)
+    return y, lambda g: (g * ((x >= 0) & (x <= 1)),)
 
 
 def dorefa_gradient(

@@ -26,6 +26,7 @@ from refquant.qat._common import (
     as_positive,
     closed_range,
     gradient_of,
+    in_steps,
     rounded,
 )
 from refquant.qat.lsq import lsq
@@ -88,9 +89,8 @@ def min_max_clip_only(
 
     def pullback(g: Array) -> tuple[Array, ...]:
         below, above = x < step * (qmin - zero), x > step * (qmax - zero)
-        g_low = gradient_of(low, np.where(below, g, 0.0))
-        g_high = gradient_of(high, np.where(above, g, 0.0))
-        return np.where(below | above, 0.0, g), g_low, g_high
+        g_below, g_above = g * below, g * above
+        return g - g_below - g_above, gradient_of(low, g_below), gradient_of(high, g_above)
 
     return y, pullback
 
@@ -330,8 +330,7 @@ def _grid(
 
 def _on_grid(x: Array, step: Array, zero: Array, qmin: int, qmax: int) -> Array:
     """``s (u - z)`` in the dtype of `x`."""
-    with np.errstate(over="ignore"):
-        u = np.clip(np.rint(x / step) + zero, qmin, qmax)
+    u = np.clip(np.rint(in_steps(x, step)) + zero, qmin, qmax)
     return (step * (u - zero)).astype(x.dtype, copy=False)
 
 
@@ -339,10 +338,9 @@ def _affine_parts(
     g: Array, x: Array, step: Array, zero: Array, qmin: int, qmax: int
 ) -> tuple[Array, Array, Array]:
     """Gradient of `x`, and the terms whose sums are those of step and zero point."""
-    with np.errstate(over="ignore"):
-        v = x / step
+    v = in_steps(x, step)
     code = np.rint(v) + zero
     inside = closed_range(code, qmin, qmax)
-    clipped = np.clip(code, qmin, qmax)
-    slope = np.where(inside, clipped - zero - v, clipped - zero)
-    return np.where(inside, g, 0.0), g * slope, np.where(inside, 0.0, -step * g)
+    slope = np.clip(code, qmin, qmax) - zero - v * inside
+    g_x = g * inside
+    return g_x, g * slope, step * (g_x - g)

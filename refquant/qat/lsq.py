@@ -26,6 +26,7 @@ from refquant.qat._common import (
     as_parameter,
     as_positive,
     gradient_of,
+    in_steps,
     open_range,
 )
 from refquant.quantizers._scale import usable
@@ -84,15 +85,14 @@ def lsq(
     scale = as_positive("scale", scale, x)
     require_int("qmin", qmin, -(2**31), 0)
     require_int("qmax", qmax, 1)
-    with np.errstate(over="ignore"):
-        v = x / scale
+    v = in_steps(x, scale)
     q = np.asarray(np.clip(v, qmin, qmax))
     np.rint(q, out=q)
 
     def pullback(g: Array) -> tuple[Array, ...]:
         inside = mask(v, qmin, qmax)
-        slope = np.where(inside, q - v, q)
-        return np.where(inside, g, 0.0), np.asarray(factor * gradient_of(scale, g * slope))
+        slope = q - v * inside                  # q - v inside, q where clipped
+        return g * inside, np.asarray(factor * gradient_of(scale, g * slope))
 
     return (scale * q).astype(x.dtype, copy=False), pullback
 

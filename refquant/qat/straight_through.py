@@ -34,6 +34,7 @@ from refquant.qat._common import (
     Pullback,
     closed_range,
     everywhere,
+    in_steps,
     open_range,
     rounded,
 )
@@ -398,10 +399,9 @@ def fake_quantize(
     y = elementwise.fake_quantize(x, quantizer).astype(x.dtype, copy=False)
 
     def pullback(g: Array) -> tuple[Array, ...]:
-        with np.errstate(over="ignore"):
-            v = x / quantizer.scale
         zero = quantizer.zero_point
-        return (np.where(mask(v, quantizer.qmin - zero, quantizer.qmax - zero), g, 0.0),)
+        v = in_steps(x, quantizer.scale)
+        return (g * mask(v, quantizer.qmin - zero, quantizer.qmax - zero),)
 
     return y, pullback
 

@@ -1,6 +1,6 @@
 """A training step with quantizers everywhere, against the float step and against torch."""
 
-from benchmarks.common import QUICK, Benchmark, need, share_of_time
+from benchmarks.common import QUICK, Benchmark, Quality, need, share_of_time
 from refquant.apply import _experiment_qat as experiment
 from refquant.nn.models import digits_cnn, with_loss
 from refquant.nn.network import backward, run
@@ -35,6 +35,19 @@ class Learned(Benchmark):
         return share_of_time(self.quantized, self.torch())
 
     track_time_over_torch.unit = "ratio"
+
+
+class LearnedError(Quality):
+    """What the table that ships says of 2 bits, over five networks."""
+
+    params = (["refquant"], ["PTQ mse, per tensor", "STE, fixed mse steps", "LSQ, mse start"])
+    param_names = ("impl", "method")
+
+    def track_error_rate(self, impl, method):
+        scores = experiment.read_table()[method, "WA", 2]
+        return 100 - 100 * sum(s.accuracy for s in scores) / len(scores)
+
+    track_error_rate.unit = "% of the test images"
 
 
 def torch_step(weights, quantized, inputs):
