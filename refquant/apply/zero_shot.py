@@ -1,16 +1,16 @@
 r"""No data at all, on networks by name: synthesis from what a network remembers, then its use.
 
-============================  ==================================================================
-what                          how
-============================  ==================================================================
-images from statistics        ``distill(statistics_loss(nodes, values), start(noise))``
-images from a generator       `train_generator`, then `drawn`
-level 1: calibration,         the images in the place of real ones, wherever inputs are asked
-learned rounding              for: `calibrate.observe`, `reconstruct.reconstruct`
-level 2: training             `fine_tune`, with the float network as the teacher
-============================  ==================================================================
+==========================  ====================================================================
+what                        how
+==========================  ====================================================================
+images from statistics      ``distill(statistics_loss(nodes, values), start(noise))``
+images from a generator     `train_generator`, then `drawn`
+level 1, no training        the images in the place of real ones: in `calibrate.observe`, or in
+                            `reconstruct.reconstruct` for learned rounding
+level 2, training           `fine_tune`, with the float network as the teacher
+==========================  ====================================================================
 
-All of it needs the network *before* folding: the running statistics are the memory.
+Synthesis needs the network *before* folding: the running statistics are the memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,7 @@ import numpy as np
 from refquant._types import Array
 from refquant._validate import require_int
 from refquant.apply._nodes import function_of
+from refquant.apply.distill import TEACHER
 from refquant.apply.train import ADAM, Batch, State, start, train
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.network import Node, Tap, backward, run
@@ -382,6 +383,8 @@ def fine_tune(
     *,
     steps: int = 300,
     rate: float = 1e-3,
+    teacher: Sequence[Node] | None = None,
+    after: Callable[[dict[str, Array], int], Mapping[str, Array]] | None = None,
     output: str = "logits",
     checkpoint: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
@@ -402,10 +405,15 @@ def fine_tune(
     batch : callable, int -> mapping of str to ndarray
         Inputs of each step: `shuffled` images, or `drawn` ones.
     tap : callable, (name, value) -> value
-        Quantizes weights and activations, e.g. ``static(plan)``.
+        Quantizes weights and activations, e.g. ``static(plan)``; `untouched` if `nodes` do.
     steps : int
     rate : float
         Of Adam, falling to 0 on a cosine.
+    teacher : sequence of Node, optional
+        The float network, if `nodes` hold quantizers of their own
+        (`refquant.apply.learned.insert`) and so are not. It reads `values` too.
+    after : callable, (parameters, step) -> parameters, optional
+        As in `refquant.apply.train.train`: `refquant.apply.learned.keep_valid` for such nodes.
     output : str
         Name of the logits.
     checkpoint : Path, optional
@@ -446,16 +454,17 @@ def fine_tune(
     True
     """
     require_int("steps", steps, 0)
-    teacher = dict(values)
+    source = nodes if teacher is None else teacher
+    answer = f"{TEACHER}{output}"
 
     def taught(step: int) -> dict[str, Array]:
         inputs = dict(batch(step))
-        return {**inputs, "teacher": run(nodes, {**inputs, **teacher}).values[output]}
+        return {**inputs, answer: run(source, {**inputs, **values}).values[output]}
 
     loss = partial(soft_cross_entropy, temperature=1.0)
-    learner = [*nodes, Node("loss", loss, (output, "teacher"))]
+    learner = [*nodes, Node("loss", loss, (output, answer))]
     return train(learner, start(values, {}), taught, steps=steps, rate=cosine(rate, max(steps, 1)),
-                 tap=tap, checkpoint=checkpoint, progress=progress).parameters
+                 tap=tap, after=after, checkpoint=checkpoint, progress=progress).parameters
 
 
 def _draws(

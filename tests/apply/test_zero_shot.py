@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from refquant.apply import _experiment_zero_shot as experiment
+from refquant.apply.learned import insert, keep_valid, lsq_offset, lsq_weight
 from refquant.apply.rewrite import fold_batch_norms
 from refquant.apply.simulate import static
 from refquant.apply.train import resume, shuffled, start
@@ -19,8 +20,8 @@ from refquant.apply.zero_shot import (
     statistics_loss,
     train_generator,
 )
-from refquant.nn.models import trained_digits_cnn
-from refquant.nn.network import Node, backward, run
+from refquant.nn.models import Model, accuracy, trained_digits_cnn
+from refquant.nn.network import Node, backward, run, untouched
 from refquant.nn.normalization import Running
 from refquant.nn.operations import linear
 from refquant.nn.small_models import PLAIN, SEPARABLE, trained
@@ -284,6 +285,22 @@ def test_the_figures_come_again(again):
     gap = sum(statistics_gaps(subject.model.nodes, subject.model.values, images).values())
     assert gap < 0.01 * sum(
         statistics_gaps(subject.model.nodes, subject.model.values, subject.noise()).values())
+
+
+def test_quantizers_with_trained_steps_need_no_data_either(again):
+    """The teacher is the network without them; 150 steps, measured 0.93 from 0.42."""
+    subject, images = again
+    nodes, values = subject.folded
+    made = insert(nodes, values, experiment.weight_plan(subject, 2), lsq_weight)
+    made = insert(*made, experiment.activation_plan(subject, images, 4), lsq_offset)
+    batch = shuffled({"x": images}, 64, rng=subject.rng())
+    learned = fine_tune(*made, batch, untouched, steps=150, teacher=nodes, after=keep_valid)
+    x, labels = subject.data.x_test, subject.data.y_test
+    before, after = (accuracy(Model(made.nodes, v, {}), x, labels)
+                     for v in (made.parameters, learned))
+    assert after > before + 0.35
+    assert any((learned[name] != value).any() for name, value in made.parameters.items()
+               if name.endswith(".scale"))
 
 
 @pytest.mark.slow
