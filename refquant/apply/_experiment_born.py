@@ -235,7 +235,7 @@ def one_step(weight: Array) -> dict[str, Array]:
 
 def few_levels(
     seed: int, kind: str, op: Op, *, epochs: int, scratch: bool = False, project: bool = False,
-    own: Callable[[Array], Mapping[str, Array]] = lambda weight: {},
+    own: Callable[[Array], Mapping[str, Array]] = lambda weight: {}, judged: Op | None = None,
 ) -> Measured:
     """Weights of two or three levels; first and last layer, and activations, in floats."""
     if scratch:
@@ -252,7 +252,8 @@ def few_levels(
         nodes = digits_cnn(training=training)
         for layer in INNER:
             names = (f"{layer}.weight", *(f"{layer}.{of}" for of in trained[layer]))
-            nodes = insert_after(nodes, names[0], Node(f"{layer}.levels", op, names))
+            now = op if training or judged is None else judged
+            nodes = insert_after(nodes, names[0], Node(f"{layer}.levels", now, names))
         return nodes
 
     def after(values: dict[str, Array], step: int) -> dict[str, Array]:
@@ -268,9 +269,11 @@ def few_levels(
     return _judged("levels", kind, seed, model)
 
 
-def _signs(seed: int) -> Op:
-    return partial(binary_connect,
-                   sign=partial(stochastic_sign, rng=np.random.default_rng(seed), hard=True))
+def drawn_signs(seed: int) -> Measured:
+    """BinaryConnect with drawn signs while training, judged by the plain ones."""
+    draw = partial(stochastic_sign, rng=np.random.default_rng(seed), hard=True)
+    return few_levels(seed, "BinaryConnect, drawn", partial(binary_connect, sign=draw), epochs=25,
+                      scratch=True, project=True, judged=binary_connect)
 
 
 _FILTERS = partial(binary_weight, axis=(1, 2, 3)), partial(printed_weight, axis=(1, 2, 3))
@@ -297,6 +300,7 @@ ROWS: dict[str, Callable[[int], Measured]] = {
         few_levels, kind="BinaryConnect, from floats", op=binary_connect, epochs=15, project=True),
     "BinaryConnect": partial(
         few_levels, kind="BinaryConnect", op=binary_connect, epochs=25, scratch=True, project=True),
+    "BinaryConnect, drawn": drawn_signs,
 }
 
 

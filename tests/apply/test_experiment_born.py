@@ -64,6 +64,7 @@ def test_two_and_three_levels_must_be_trained():
         assert mean(row) >= 94.5
     for row in ("TWN", "TTQ", "BitNet", "LSQ"):
         assert mean(row) >= 96
+    assert mean("BinaryConnect, drawn") <= 30       # too narrow, and too few steps
 
 
 @pytest.mark.parametrize("row", ["stochastic 8"])

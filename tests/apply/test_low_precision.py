@@ -71,6 +71,14 @@ def test_stored_weights_never_leave_their_grid_and_a_resumed_run_draws_the_same(
     assert not same(other.parameters, whole.parameters)
 
 
+@pytest.mark.parametrize("optimizer", [stored_sgd(GRID, seed=1), integer_sgd(seed=1)])
+def test_each_step_draws_anew(optimizer):
+    p, g = {"a.weight": np.zeros(200)}, {"a.weight": np.linspace(0.01, 0.99, 200) * GRID.scale}
+    one, other = (optimizer.step(p, g, Steps(k), rate=1.0)[0]["a.weight"] for k in (0, 1))
+    assert not np.array_equal(one, other)
+    assert np.array_equal(one, optimizer.step(p, g, Steps(0), rate=1.0)[0]["a.weight"])
+
+
 def test_with_nearest_updates_exactly_those_of_half_a_step_are_taken():
     before = fresh(GRID)
     trace = run(NODES, batches()(0) | before)
