@@ -3,8 +3,10 @@
 Four tables, over the replicas of seeds 0, 1, 2: ``_experiment_search.csv`` (agents at equal
 numbers of evaluations), ``_experiment_additive.csv`` (the same on losses that add up, beside the
 exact optimum), ``_experiment_dnas.csv`` (both objectives) and ``_experiment_joint.csv``
-(architecture and bits together). The same machine and BLAS write the same bytes. Seconds, which
-are never the same, go to ``_experiment_search_seconds.csv``.
+(architecture and bits together). The same machine and BLAS write the same bytes.
+
+Seconds are never the same. ``--seconds`` takes those of one replica at 3 bits, on a machine that
+does nothing else, and writes ``_experiment_search_seconds.csv`` alone.
 
 Rewards are minus the loss on the first 256 training images; test images are looked at only when
 a search is over. A killed run goes on where it was: give it the same ``--work``.
@@ -151,11 +153,11 @@ def losses_alone(seed: int) -> Array:
     """Loss that each layer adds with each width, the others in 8 bits; shape (layers, choices)."""
     s = subject(seed)
     eight = np.full(len(s.names), CHOICES[-1], np.int32)
-    losses = np.empty(s.costs.shape)
+    best, losses = s.reward(eight), np.empty(s.costs.shape)
     for i, k in np.ndindex(losses.shape):
         bits = eight.copy()
         bits[i] = CHOICES[k]
-        losses[i, k] = max(s.reward(eight) - s.reward(bits), 0.0)
+        losses[i, k] = max(best - s.reward(bits), 0.0)
     return losses
 
 
@@ -236,7 +238,16 @@ def dnas_row(
     s: Subject, objective: str, *, pairs: int = 200,
     progress: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """One supernet trained: half of the training images for weights, half for logits.
+    """One supernet trained, looked at eleven times, and the policy it ends with."""
+    row, logits = supernet_trained(s, objective, pairs=pairs, progress=progress)
+    return row | judged(s, likeliest(logits, CHOICES))
+
+
+def supernet_trained(
+    s: Subject, objective: str, *, pairs: int = 200,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[dict[str, Any], list[Array]]:
+    """Half of the training images for weights, half for logits: what happened, and the logits.
 
     A step looks at 64 images, and going back costs about as much as two more looks: 200 pairs
     of steps cost what 300 evaluations of 256 images cost.
@@ -265,8 +276,7 @@ def dnas_row(
         row |= {f"task_{tenth}": round(float(trace.values["task"]), 5),
                 f"cost_{tenth}": round(float(trace.values["cost"]), 4),
                 f"pressure_{tenth}": float(f"{pressure:.4g}")}
-    logits = [state.parameters[n.removesuffix("weight") + "logits"] for n in s.names]
-    return row | judged(s, likeliest(logits, CHOICES))
+    return row, [state.parameters[n.removesuffix("weight") + "logits"] for n in s.names]
 
 
 #: Channels, kinds of block, and widths of the genomes: two genes of the network, four of bits.
@@ -348,6 +358,22 @@ def joint_row(seed: int, *, evaluations: int = 200) -> dict[str, Any]:
     return row
 
 
+def seconds_rows() -> list[dict[str, Any]]:
+    """What each search takes on the first replica at 3 bits, and nothing after it."""
+    s = subject(SEEDS[0])
+    losses_alone.cache_clear()                  # the questions of the integer program count
+    runs: dict[str, Callable[[], Any]] = {
+        method: partial(searched, s, 3.0, method) for method in AGENTS}
+    runs["integer program"] = partial(exact, s, 3.0)
+    runs["DNAS"] = lambda: supernet_trained(s, "sum 0.002")
+    rows = []
+    for method, run_once in runs.items():
+        begun = time.process_time()
+        run_once()
+        rows.append({"method": method, "seconds": round(time.process_time() - begun, 2)})
+    return rows
+
+
 def tasks() -> Iterator[tuple[str, str, Callable[..., dict[str, Any]]]]:
     """Table and name of each row, and how to measure it."""
     for seed in SEEDS:
@@ -389,16 +415,21 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description="Compare searches for bit-widths.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the tables")
-    parser.add_argument("--work", type=Path, required=True, help="folder of unfinished work")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--work", type=Path, help="folder of unfinished work")
+    what.add_argument("--seconds", action="store_true", help="take the times instead")
     options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
+    if options.seconds:
+        with threadpool_limits(1):
+            write_whole(options.out / "_experiment_search_seconds.csv", _csv(seconds_rows()))
+        return
+    options.work.mkdir(parents=True, exist_ok=True)
     jobs = list(tasks())
     shown = sys.stderr.isatty()
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
     found: dict[str, list[dict[str, Any]]] = {}
-    seconds: list[dict[str, Any]] = []
     bar = Bar(*columns, console=Console(stderr=True), disable=not shown)
     with threadpool_limits(1), bar:
         task = bar.add_task("", total=len(jobs))
@@ -409,16 +440,11 @@ def main(arguments: list[str] | None = None) -> None:
                     bar.update(task, description=name)
                 else:
                     print(f"{i} of {len(jobs)}: {kind}, {name}", file=sys.stderr, flush=True)
-                begun = time.process_time()
                 more = {"checkpoint": key.with_suffix(".npz")} if kind == "search" else {}
-                row = measure(**more)
-                spent = round(time.process_time() - begun, 2)
-                write_whole(key, json.dumps([row, spent]).encode())
-            row, spent = json.loads(key.read_text("utf-8"))
-            found.setdefault(kind, []).append(row)
-            seconds.append({"table": kind, "row": name, "seconds": spent})
+                write_whole(key, json.dumps(measure(**more)).encode())
+            found.setdefault(kind, []).append(json.loads(key.read_text("utf-8")))
             bar.advance(task)
-    for kind, rows in {**found, "search_seconds": seconds}.items():
+    for kind, rows in found.items():
         write_whole(options.out / f"_experiment_{kind}.csv", _csv(rows))
 
 
