@@ -67,7 +67,7 @@ def pruned_row(subject: Subject) -> Row:
     at = norm.ppf(0.75)
     lost = 0.5 - 2 * at * norm.pdf(at)
     row = _row(subject, "half left out", half, 36 * entries / kept.size)
-    return row.expect(float(-10 * np.log10(lost)), "the middle of a normal")
+    return row.expect(float(-10 * np.log10(lost)), "normal's middle")
 
 
 def pattern_row(subject: Subject) -> Row:

@@ -48,7 +48,7 @@ def tuned_row(
     subject: Subject, *, name: str, images: str, steps: int = STEPS, gain: float = 0
 ) -> Row:
     """Trained on some images to say what the float network says; `gain` over noise."""
-    row = Row(name, bits=_bits(), accuracy=_accuracy(images, steps))
+    row = Row(name, bits=_bits(), source="(a plain net)", accuracy=_accuracy(images, steps))
     if gain:
         more = row.accuracy - _accuracy("noise", steps)
         row = row.claim(f"reads {more:.1%} more than after noise, at least {gain:.0%}",
