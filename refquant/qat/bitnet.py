@@ -22,7 +22,7 @@ from refquant._types import Array
 from refquant._validate import require_int, require_positive
 from refquant.calibration.minmax import absmax
 from refquant.qat._common import Pullback
-from refquant.quantizer import fake_quantize
+from refquant.qat.straight_through import pass_through
 from refquant.quantizers.ternary import absmean
 from refquant.quantizers.uniform import symmetric
 
@@ -74,7 +74,7 @@ def absmean_weight(weight: Array, *, floor: float = 1e-5) -> tuple[Array, Pullba
     >>> pullback(np.array([1.0, 2.0, 3.0, 4.0]))
     (array([1., 2., 3., 4.]),)
     """
-    return fake_quantize(weight, absmean(weight, floor=floor)), _straight_through
+    return pass_through(weight, quantizer=absmean(weight, floor=floor))
 
 
 def token_activation(x: Array, *, bits: int = 8) -> tuple[Array, Pullback]:
@@ -120,7 +120,7 @@ def token_activation(x: Array, *, bits: int = 8) -> tuple[Array, Pullback]:
     array([[ 0.   , -3.   ],
            [ 7.   ,  2.333]])
     """
-    return fake_quantize(x, symmetric(absmax(x, axis=-1), bits=bits)), _straight_through
+    return pass_through(x, quantizer=symmetric(absmax(x, axis=-1), bits=bits))
 
 
 def two_stage(peak: float, steps: int, *, weight_decay: float = 0.1) -> tuple[
@@ -182,7 +182,3 @@ def _rate(step: int, *, peak: float, steps: int) -> float:
 
 def _decay(step: int, *, weight_decay: float, steps: int) -> float:
     return weight_decay if 2 * step < steps else 0.0
-
-
-def _straight_through(g: Array) -> tuple[Array, ...]:
-    return (g,)

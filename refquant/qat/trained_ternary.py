@@ -15,7 +15,7 @@ import numpy as np
 from refquant._types import Array, Axis
 from refquant._validate import as_data
 from refquant.qat._common import Pullback, sum_to_shape
-from refquant.quantizer import fake_quantize
+from refquant.qat.straight_through import pass_through
 from refquant.quantizers.ternary import ttq, twn
 
 __all__ = ["Levels", "initial_levels", "ternary_weight", "trained_levels"]
@@ -75,7 +75,7 @@ def ternary_weight(
     >>> y, pullback(np.ones(4))
     (array([ 0.8,  0. ,  0. , -0.8]), (array([1., 1., 1., 1.]),))
     """
-    return fake_quantize(weight, twn(weight, axis=axis, ratio=ratio)), lambda g: (g,)
+    return pass_through(weight, quantizer=twn(weight, axis=axis, ratio=ratio))
 
 
 def trained_levels(

@@ -6,23 +6,25 @@ signs, which logic gates compute, and the scales come back at the end:
 
 .. math:: I * W \approx (\mathrm{sign}(I) \circledast \mathrm{sign}(W)) \odot K \alpha.
 
-====================  ====================================================================
-`binary_weight`       the gradient is what the chain rule says: the scale, too, depends on w
-`printed_weight`      the gradient as the paper prints it, one element at a time
-`binary_activation`   the sign, its gradient that of a clipped line
-`window_scales`       K
-====================  ====================================================================
+==================  ====================================================================
+`binary_weight`     the gradient is what the chain rule says: the scale, too, depends on w
+`printed_weight`    the gradient as the paper prints it, one element at a time
+`window_scales`     K
+==================  ====================================================================
+
+The signs of the input are `refquant.qat.straight_through.sign_hardtanh`, behind a batch norm
+and before the convolution: a pooling between would find +1 in every window.
 """
 
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import require_finite, require_int
+from refquant._validate import require_int
 from refquant.qat._common import Pullback
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.binary import sign, xnor
 
-__all__ = ["binary_activation", "binary_weight", "printed_weight", "window_scales"]
+__all__ = ["binary_weight", "printed_weight", "window_scales"]
 
 
 def binary_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback]:
@@ -112,42 +114,6 @@ def printed_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback
     q = xnor(weight, axis=axis)
     slope = weight.dtype.type(q.scale.size / weight.size) + (np.abs(weight) <= 1) * q.scale
     return fake_quantize(weight, q), lambda g: (g * slope,)
-
-
-def binary_activation(x: Array) -> tuple[Array, Pullback]:
-    r"""Sign of each element, and the gradient where the element is within [-1, 1].
-
-    Parameters
-    ----------
-    x : ndarray of float, finite
-        After a batch norm: the order of a block is norm, sign, convolution, pooling, so that
-        the largest element of a window is not always +1.
-
-    Returns
-    -------
-    value : ndarray of -1 and +1, shape and dtype of `x`
-    pullback : callable
-        Gradient of `x`.
-
-    Raises
-    ------
-    ValueError
-        If `x` is not finite.
-
-    References
-    ----------
-    Rastegari et al., 2016, arXiv:1603.05279, sections 3.1 and 3.2; Courbariaux et al., 2016,
-    arXiv:1602.02830, eq. (4).
-
-    Examples
-    --------
-    >>> y, pullback = binary_activation(np.array([-2.0, -1.0, 0.0]))
-    >>> y, pullback(np.ones(3))
-    (array([-1., -1.,  1.]), (array([0., 1., 1.]),))
-    """
-    require_finite("x", x)
-    inside = np.abs(x) <= 1
-    return sign(x), lambda g: (g * inside,)
 
 
 def window_scales(
