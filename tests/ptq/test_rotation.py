@@ -17,6 +17,7 @@ from ptq._experiments import (
 
 from refquant.ptq.rotation import (
     hadamard,
+    hadamard_transform,
     incoherence,
     kronecker,
     orthogonal,
@@ -32,6 +33,18 @@ def test_hadamard_matrices_are_orthogonal_and_all_entries_are_alike(n):
     h = hadamard(n)
     assert np.allclose(h @ h.T, np.eye(n), atol=1e-12)
     assert np.allclose(np.abs(h), n**-0.5, atol=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8, 12, 20, 24, 40, 44, 48, 64, 88, 384, 1536])
+def test_the_transform_is_the_product_with_the_matrix(n):
+    x = np.random.default_rng(0).normal(size=(3, 2, n))
+    assert np.allclose(hadamard_transform(x), rotate(x, hadamard(n)), rtol=1e-12, atol=1e-12)
+    short = hadamard_transform(x.astype(np.float32))
+    assert short.dtype == np.float32
+    assert np.allclose(short, rotate(x, hadamard(n)), atol=1e-5)
+    assert hadamard_transform(x[:0]).shape == (0, 2, n)
+    with pytest.raises(ValueError, match="`n` must be a power of two"):
+        hadamard_transform(np.ones((2, 7 * n)))
 
 
 @pytest.mark.parametrize("n", [3, 6, 7, 9, 28, 100, 36])

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.common import Quality
+from benchmarks.common import QUICK, Benchmark, Quality
 from benchmarks.ptq._problems import SIZE, layer
 from refquant.calibration.minmax import absmax
 from refquant.ptq import rotation
@@ -47,3 +47,19 @@ class Rotation(Quality):
         return float(noise[0] / noise[1])
 
     track_error.unit = "of the output error without rotation"
+
+
+class Transform(Benchmark):
+    """64 tokens by a Hadamard matrix: the matrix, and two small ones."""
+
+    params = (["matrix", "transform"], [64] if QUICK else [1024, 4096])
+    param_names = ("impl", "width")
+
+    def setup(self, impl, width):
+        x = np.random.default_rng(0).standard_normal((64, width)).astype(np.float32)
+        q = rotation.hadamard(width).astype(np.float32)
+        self.run = {"matrix": lambda: rotation.rotate(x, q),
+                    "transform": lambda: rotation.hadamard_transform(x)}[impl]
+
+    def time_apply(self, impl, width):
+        self.run()
