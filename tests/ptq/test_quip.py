@@ -12,7 +12,7 @@ from refquant.calibration.minmax import absmax
 from refquant.calibration.second_moment import SecondMoment, output_error
 from refquant.ptq._curvature import damped, unit_upper
 from refquant.ptq.gptq import gptq
-from refquant.ptq.quip import Incoherent, fixed_range, ldlq, quip
+from refquant.ptq.quip import Incoherent, fixed_range, ldlq, polish, quip
 from refquant.ptq.rotation import hadamard, incoherence, kronecker, orthogonal, random_signs
 from refquant.quantizers.codebook import nearest
 from refquant.quantizers.uniform import Uniform, symmetric
@@ -37,6 +37,44 @@ def test_ldlq_is_gptq_code_by_code(seed, bits):
     q = symmetric(absmax(w, axis=1), bits=bits)
     ours = q.encode(ldlq(w, h, q))
     assert np.array_equal(ours, gptq(w, h, lambda w: q).codes)
+
+
+@given(SEEDS, st.sampled_from([2, 3, 4]), st.booleans())
+@settings(max_examples=30)
+def test_polish_never_does_harm_and_ends_where_no_single_code_can_be_improved(seed, bits, fed):
+    w, h = problem(seed, out=3, n=6)
+    q = symmetric(absmax(w), bits=bits)
+    start = ldlq(w, h, q) if fed else q.decode(q.encode(w))
+    errors = [output_error(w - polish(w, start, h, q, sweeps=n), h) for n in range(4)]
+    assert (np.diff(errors) <= 1e-12 * errors[0]).all()
+    made = polish(w, start, h, q, sweeps=100)
+    least, levels = output_error(w - made, h), q.decode(np.arange(q.qmin, q.qmax + 1)[:, None])
+    for at in np.ndindex(made.shape):
+        for level in levels.ravel():
+            other = made.copy()
+            other[at] = level
+            assert output_error(w - other, h) >= least * (1 - 1e-10)
+
+
+def test_polish_repairs_nearest_rounding_and_changes_nothing_where_inputs_do_not_correlate():
+    w, h = problem(5, out=64, n=32)
+    q = symmetric(absmax(w), bits=3)
+    plain = q.decode(q.encode(w))
+    assert output_error(w - polish(w, plain, h, q), h) < 0.7 * output_error(w - plain, h)
+    assert np.array_equal(polish(w, plain, np.diag(np.diag(h)), q), plain)
+    dead = h.copy()
+    dead[3], dead[:, 3] = 0, 0
+    assert np.array_equal(polish(w, plain, dead, q)[:, 3], plain[:, 3])
+
+
+@given(SEEDS)
+@settings(max_examples=10)
+def test_polished_quip_is_no_worse_in_the_coordinates_that_it_rounds_in(seed):
+    w, h = problem(seed)
+    fit = partial(fixed_range, bits=2)
+    one, two = (quip(w, h, fit, rng=np.random.default_rng(seed), damping=1e-9, sweeps=n)
+                for n in (0, 20))
+    assert output_error(w - two.weight, h) <= output_error(w - one.weight, h) * (1 + 1e-6)
 
 
 def test_on_an_endless_grid_the_error_is_a_twelfth_of_tr_d_and_not_of_tr_h():

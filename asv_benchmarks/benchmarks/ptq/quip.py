@@ -12,7 +12,7 @@ from refquant.ptq.rotation import kronecker, orthogonal
 
 
 class Quip(Quality):
-    params = (["gptq", "kronecker", "orthogonal"], [4, 3, 2])
+    params = (["gptq", "kronecker", "orthogonal", "polished"], [4, 3, 2])
     param_names = ("method", "bits")
 
     def setup(self, method, bits):
@@ -22,7 +22,8 @@ class Quip(Quality):
         if method == "gptq":
             return gptq(self.weight, self.hessian, partial(fit, bits=bits)).weight
         return quip.quip(self.weight, self.hessian, partial(quip.fixed_range, bits=bits),
-                         rotation=kronecker if method == "kronecker" else orthogonal,
+                         rotation=orthogonal if method == "orthogonal" else kronecker,
+                         sweeps=10 if method == "polished" else 0,
                          rng=np.random.default_rng(0)).weight
 
     def time_round(self, method, bits):
