@@ -26,6 +26,7 @@ from refquant.tour import (
     rounding,
     search,
     synthesis,
+    teaching,
     training,
     uniform,
 )
@@ -66,6 +67,8 @@ GROUPS = [
           "groups of 32", outputs.ROWS),
     Group("Training", "weights and activations in 2 bits, first and last layer in 8",
           training.ROWS),
+    Group("Teaching", "2-bit weights on fixed grids, ends in float; trained by taps",
+          teaching.ROWS),
     Group("Without straight-through", "what a step of training sees of 4-bit and binary weights",
           nonste.ROWS),
     Group("Born in few bits", "trained from the first step without floats behind the weights",

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from refquant.apply._experiment_distillation import ROWS, classroom, main, measure, read_table
 from refquant.apply.distill import TEACHER, beside, enrolled, named, qkd, taught
 from refquant.apply.train import resume, shuffled, start, train
 from refquant.nn.data import digits
@@ -129,3 +130,46 @@ def test_phases_do_not_run_backwards():
     with pytest.raises(ValueError, match=r"`ends` must not fall; got \(3, 2, 5\)"):
         qkd(TRAINING, TRAINING, digits_cnn(), begin(), batches(), ends=(3, 2, 5),
             rate=constant(1e-3))
+
+
+# --- the table of the experiment ---
+
+def paired(bits, rate, lesson, baseline="labels"):
+    """Differences of accuracy and of surprise to the baseline, seed by seed."""
+    table = read_table()
+    a, b = table[bits, rate, lesson], table[bits, rate, baseline]
+    assert a.keys() == b.keys()
+    assert len(a) >= 3
+    return (np.array([a[s].accuracy - b[s].accuracy for s in a]),
+            np.array([a[s].nll - b[s].nll for s in a]))
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_a_teacher_lowers_the_surprise_at_the_same_schedule_and_keeps_the_accuracy(bits):
+    accuracy, nll = paired(bits, "0.001, long", "teacher, T=4")
+    assert nll.mean() < 0
+    assert accuracy.mean() >= -0.005
+
+
+def test_the_table_holds_every_row_for_the_same_seeds():
+    table = read_table()
+    assert {*ROWS} < {*table}
+    assert len({tuple(scores) for scores in table.values()}) == 1
+
+
+def test_a_row_of_the_table_comes_out_again():
+    """Its student is trained in float and with quantizers; no teacher is needed for labels."""
+    row = 3, "0.001, long", "labels"
+    again, listed = measure(classroom(0, TEACHER_MODEL), *row), read_table()[row][0]
+    assert abs(again.accuracy - listed.accuracy) < 0.03     # equal on the machine that wrote it
+    assert abs(again.nll - listed.nll) < 0.1
+
+
+@pytest.mark.slow
+def test_the_script_writes_the_table_again(tmp_path):
+    main(["--out", str(tmp_path / "again.csv")])
+    again, listed = read_table(tmp_path / "again.csv"), read_table()
+    assert again.keys() == listed.keys()
+    for row in listed:
+        means = [np.mean([s.nll for s in t[row].values()]) for t in (again, listed)]
+        assert abs(means[0] - means[1]) < 0.05, row
