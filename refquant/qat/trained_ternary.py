@@ -1,11 +1,12 @@
 r"""Train ternary weights: by rule (TWN), or with two levels that learn (TTQ).
 
-=================  =================  ==============================  =====================
-estimator          threshold          levels                          gradient of the weight
-=================  =================  ==============================  =====================
-`ternary_weight`   0.7 mean |w|       mean of the survivors           as it comes
-`trained_levels`   0.05 max |w|       :math:`-W_n,\ 0,\ W_p` trained  times the own level
-=================  =================  ==============================  =====================
+=================  ======================  =========================  =====================
+estimator          threshold               levels                     gradient of the weight
+=================  ======================  =========================  =====================
+`ternary_weight`   0.7 mean magnitude      mean of the survivors      as it comes
+`trained_levels`   0.05 largest magnitude  :math:`-W_n,\ 0,\ W_p`     times the own level
+                                           trained
+=================  ======================  =========================  =====================
 """
 
 from typing import NamedTuple
