@@ -69,6 +69,7 @@ from refquant.nn.small_models import (
     initial_values,
     network,
 )
+from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["AGENTS", "OBJECTIVES", "Subject", "additive_row", "agent_row", "dnas_row",
@@ -121,8 +122,7 @@ def subject(seed: int) -> Subject:
     model, data = replica(seed), digits(seed=seed)
     names = weight_names(model.nodes)
     quantizers = {n: [quantizer(model.parameters[n], int(b)) for b in CHOICES] for n in names}
-    versions = weight_versions(
-        model.parameters, names, CHOICES, partial(quantizer))
+    versions = {n: [fake_quantize(model.parameters[n], q) for q in quantizers[n]] for n in names}
     x, labels = data.x_train[:IMAGES], data.y_train[:IMAGES]
     reward = judge(model, versions, CHOICES, x, partial(negative_loss, labels=labels))
     shapes = layer_shapes(model.nodes, {"x": x[:1], **model.values})

@@ -40,8 +40,8 @@ def test_ddpg_ends_above_its_own_warm_up(average):
 
 def test_every_policy_of_the_table_satisfies_its_budget():
     assert len(ROWS) == len(SEEDS) * (len(AVERAGES) * (len(AGENTS) + 1) + 2)
-    for (seed, average, _), row in ROWS.items():
-        environment = environment_of(subject(seed), average)
+    for (_, average, _), row in ROWS.items():
+        environment = environment_of(subject(0), average)       # sizes are the same in all
         bits = np.array(row["bits"].split(), np.int32)
         assert environment.cost(bits) <= environment.budget
         assert float(row["average"]) <= average

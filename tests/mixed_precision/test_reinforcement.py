@@ -142,3 +142,19 @@ def test_every_policy_satisfies_the_budget():
 def test_states_must_have_a_row_per_slot():
     with pytest.raises(ValueError, match=r"`states` must have shape \(5, 9\)"):
         ddpg(ENV, STATES[:4])
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_last_step_expects_nothing_of_what_comes_after(slots):
+    """With a single slot every step is the last: the slow critic must not matter at all."""
+    env = make_environment([2, 4], lambda bits: 0.0, slots=slots, budget=1)
+    agent = ddpg(env, STATES[:slots], Ddpg(hidden=4, warm_up=0, batch=4))
+
+    def critic_after(shift):
+        rng = np.random.default_rng(0)
+        memory = agent.start(rng)
+        memory["critic.slow"] = memory["critic.slow"] + shift
+        policy, memory = agent.ask(memory, rng)
+        return agent.tell(memory, policy, -1.0, rng)["critic"]
+
+    assert np.array_equal(critic_after(0.0), critic_after(5.0)) == (slots == 1)

@@ -14,7 +14,7 @@ from refquant.mixed_precision.environment import LayerShape, layer_states, make_
 from refquant.mixed_precision.joint import evolution
 from refquant.mixed_precision.local_search import local_search, random_search
 from refquant.mixed_precision.reinforcement import Ddpg, ddpg
-from refquant.mixed_precision.search import search, silent
+from refquant.mixed_precision.search import Agent, search, silent
 
 SIZES = np.array([9, 5, 2, 7])
 WORTH = np.array([1.0, 8.0, 4.0, 2.0])
@@ -174,3 +174,18 @@ def test_agents_do_not_change_the_memory_they_are_given(name):
         assert all(np.array_equal(before[k], memory[k], equal_nan=True) for k in before)
         assert all(np.array_equal(between[k], asked[k], equal_nan=True) for k in between)
         memory = told
+
+
+def test_an_agent_is_told_the_reward_of_the_policy_it_asked_about():
+    told = []
+
+    def ask(memory, rng):
+        return np.array([len(told), 3], np.int32), memory
+
+    def tell(memory, policy, reward, rng):
+        told.append((policy.tolist(), reward))
+        return memory
+
+    search(Agent("spy", lambda rng: {}, ask, tell), lambda bits: float(10 * bits[0]),
+           evaluations=4, rng=np.random.default_rng(0))
+    assert told == [([i, 3], 10.0 * i) for i in range(4)]
