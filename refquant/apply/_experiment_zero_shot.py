@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 
 from refquant._types import Array
 from refquant.apply.calibrate import observe, plan
+from refquant.apply.mixed import candidates, divergences
 from refquant.apply.reconstruct import Layer, reconstruct
 from refquant.apply.rewrite import Rewritten, fold_batch_norms
 from refquant.apply.simulate import input_names, static, weight_names, with_quantized
@@ -43,7 +44,6 @@ from refquant.apply.zero_shot import (
 )
 from refquant.calibration.mse import omse
 from refquant.calibration.statistics import Range
-from refquant.mixed_precision.sensitivity import one_at_a_time, prediction_divergence
 from refquant.nn.data import Split
 from refquant.nn.models import Model
 from refquant.nn.network import Tap, run, untouched
@@ -144,13 +144,14 @@ def rounded(subject: Subject, images: Array, bits: int) -> float:
         reconstruct(nodes, values, {"x": images}, method, names=weight_names(nodes)))
 
 
-def weight_plan(subject: Subject, bits: int) -> dict[str, Uniform]:
+def fit_weight(weight: Array, bits: int) -> Uniform:
     """Per channel, least squared error."""
-    def fit(weight: Array) -> Uniform:
-        return omse(weight, partial(symmetric, bits=bits), axis=tuple(range(1, weight.ndim)))
+    return omse(weight, partial(symmetric, bits=bits), axis=tuple(range(1, weight.ndim)))
 
+
+def weight_plan(subject: Subject, bits: int) -> dict[str, Uniform]:
     nodes, values = subject.folded
-    return {name: fit(values[name]) for name in weight_names(nodes)}
+    return {name: fit_weight(values[name], bits) for name in weight_names(nodes)}
 
 
 def activation_plan(subject: Subject, images: Array, bits: int) -> dict[str, Quantizer]:
@@ -179,16 +180,9 @@ def tuned(
 def sensitivity(subject: Subject, images: Array, bits: int) -> Array:
     """Divergence of the predictions when one layer alone has few bits, for each layer."""
     nodes, values = subject.folded
-    plans = list(weight_plan(subject, bits).items())
-
-    def logits(values: Mapping[str, Array]) -> Array:
-        return run(nodes, {"x": images, **values}).values["logits"]
-
-    def measure(layer: int, choice: int) -> float:
-        other = with_quantized(values, dict([plans[layer]]))
-        return prediction_divergence(logits(values), logits(other))
-
-    return one_at_a_time(measure, (len(plans), 1))[:, 0]
+    names = weight_names(nodes)
+    weights = candidates(values, names, [partial(fit_weight, bits=bits)])
+    return divergences(nodes, {**values, "x": images}, names, weights)[:, 0]
 
 
 # Generators.
