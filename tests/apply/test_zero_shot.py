@@ -210,7 +210,7 @@ def figures(name, network, setting, images):
     found = [row.value for row in ROWS
              if (row.experiment, row.network, row.setting, row.images)
              == (name, network, setting, images)]
-    assert len(found) == len(SEEDS) >= 1
+    assert len(found) == len(SEEDS) >= 3
     return np.array(found)
 
 
@@ -231,13 +231,14 @@ def test_learned_rounding_from_distilled_images_is_near_that_from_real_ones():
     assert gain("rounding", "plain", "W2", "gaussian") >= 0.05
     assert gain("rounding", "separable", "W2", "gaussian") >= 0.3
     assert gain("rounding", "plain", "W2", "real") >= -0.06
+    assert gain("rounding", "separable", "W2", "real") >= -0.15       # measured -0.10
     assert gain("rounding", "plain", "W2", "none") >= 0.4
 
 
 def test_training_on_distilled_images_recovers_two_bit_weights():
     assert gain("training", "plain", "W2A4", "none") >= 0.4
     assert gain("training", "plain", "W2A4", "gaussian") >= 0.02
-    assert gain("training", "separable", "W3A4", "none") >= 0.08
+    assert gain("training", "separable", "W3A4", "none") >= 0.12
     assert gain("training", "separable", "W2A4", "none") >= 0.12
     assert gain("training", "separable", "W2A4", "gaussian") >= 0.02
     assert gain("training", "plain", "W2A4", "none", ours="generator") >= 0.08
