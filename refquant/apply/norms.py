@@ -12,13 +12,14 @@ training           a node that normalizes by the batch (`batch_norm_training`)
 Folded, the weight that a quantizer should see has the name ``L.weight.folded``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
+from refquant._types import Array
 from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.rewrite import LAYERS
-from refquant.nn.network import Node, Op
-from refquant.nn.normalization import batch_norm, batch_norm_training
+from refquant.nn.network import Node, Op, run
+from refquant.nn.normalization import batch_norm, batch_norm_training, updated_statistics
 from refquant.qat.batchnorm import (
     batch_mean,
     batch_variance,
@@ -27,7 +28,7 @@ from refquant.qat.batchnorm import (
     folded_weight,
 )
 
-__all__ = ["evaluation", "fold_norms", "freeze_norms"]
+__all__ = ["evaluation", "fold_norms", "freeze_norms", "measured_again"]
 
 
 def evaluation(nodes: Sequence[Node], *, output: str = "logits") -> list[Node]:
@@ -168,6 +169,63 @@ def freeze_norms(nodes: Sequence[Node]) -> list[Node]:
             node = Node(node.name, layer.op, (*layer.inputs, bias.name))
         out.append(node)
     return out
+
+
+def measured_again(
+    nodes: Sequence[Node],
+    parameters: Mapping[str, Array],
+    statistics: Mapping[str, Array],
+    batches: Iterable[Mapping[str, Array]],
+) -> dict[str, Array]:
+    r"""Running statistics of the network as it is now, from a few batches.
+
+    Whatever changes weights, a quantizer not least, changes what the norms see; the averages
+    are those of another network until they are measured again. Batch i has the momentum
+
+    .. math:: m_i = 1 / i ,
+
+    which makes the plain mean of all batches.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        In training form, with quantizers; not frozen.
+    parameters, statistics : mapping of str to ndarray
+    batches : iterable of mapping of str to ndarray
+        Inputs of each run, labels too if the nodes read them; no label is used.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        If there is no batch.
+
+    References
+    ----------
+    Sun et al., 2019, NeurIPS, "Hybrid 8-bit Floating Point", section 3.3 (batch norm
+    re-tuning); Nagel et al., 2022, arXiv:2203.11086, section 3 (re-estimation after training).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nodes = [Node("a.norm", batch_norm_training, ("x", "g", "b"))]
+    >>> one = np.ones(1)
+    >>> old = {"a.mean": 9 * one, "a.variance": 9 * one}
+    >>> batches = [{"x": np.array([[1.0], [3.0]])}, {"x": np.array([[3.0], [5.0]])}]
+    >>> measured_again(nodes, {"g": one, "b": one}, old, batches)
+    {'a.mean': array([3.]), 'a.variance': array([2.])}
+    """
+    new = dict(statistics)
+    count = 0
+    for count, batch in enumerate(batches, 1):
+        trace = run(nodes, {**batch, **parameters, **new})
+        new = updated_statistics(trace, new, momentum=1 / count)
+    if not count:
+        raise ValueError("`batches` must hold at least one batch; got none")
+    return new
 
 
 def _with_settings(op: Op, node: Node) -> Op:

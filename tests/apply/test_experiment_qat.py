@@ -38,13 +38,24 @@ def test_at_3_bits_training_is_worth_points_and_at_2_it_is_worth_everything():
     assert mean("PTQ min-max, per tensor", "WA", 3) <= 85
     for start in ("LSQ, mse start", "LSQ, paper's start"):
         assert mean(start, "WA", 3) >= 96.3
-    assert all(mean(m, "WA", 2) <= 30 for m in experiment.METHODS if m.startswith("PTQ"))
+    assert all(mean(m, "WA", 2) <= 30 for m in experiment.METHODS if m.startswith("PTQ")
+               and not experiment.METHODS[m].again)
     assert mean("LSQ, mse start", "WA", 2) >= 92.5
     assert mean("LSQ, mse start", "W", 2) >= 96
     gain = {b: mean("LSQ, mse start", "WA", b) - mean("PTQ mse, per tensor", "WA", b)
             for b in (3, 2)}
     assert gain[3] >= 5
     assert gain[2] >= 70
+
+
+def test_most_of_the_collapse_is_in_the_norms():
+    """Measured again on 256 images, without labels, they repair what no choice of steps does."""
+    plain, again = "PTQ mse, per tensor", "PTQ mse, norms again"
+    assert mean(again, "W", 2) - mean(plain, "W", 2) >= 60
+    assert mean(again, "WA", 2) - mean(plain, "WA", 2) >= 40
+    # What is left for training, paired.
+    for what, least in (("WA", 5), ("W", 0.5)):
+        assert mean("LSQ, mse start", what, 2) - mean(again, what, 2) >= least
 
 
 def test_a_range_that_follows_the_largest_weight_collapses_at_2_bits():

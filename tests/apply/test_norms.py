@@ -7,7 +7,7 @@ import pytest
 
 from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.learned import fixed_grid, insert
-from refquant.apply.norms import evaluation, fold_norms, freeze_norms
+from refquant.apply.norms import evaluation, fold_norms, freeze_norms, measured_again
 from refquant.apply.rewrite import fold_batch_norms
 from refquant.apply.simulate import static
 from refquant.apply.train import shuffled, start, train
@@ -105,6 +105,25 @@ def test_the_epsilon_of_the_norm_goes_along():
 def test_a_norm_that_follows_no_layer_stays():
     nodes = [Node("a.norm", batch_norm_training, ("x", "g", "b"))]
     assert fold_norms(nodes) == nodes == freeze_norms(nodes)
+
+
+def test_measured_again_the_averages_are_those_of_the_batches_and_nothing_else():
+    model, data = replica(0), digits(seed=0)
+    nodes = digits_cnn(training=True)
+    batches = [{"x": data.x_train[i : i + 50]} for i in (0, 50, 100)]
+    found = measured_again(nodes, model.parameters, model.statistics, batches)
+    products = [run(nodes, {**b, **model.parameters}).values["r1a.conv"] for b in batches]
+    rows = [p.reshape(-1, 16) for p in products]
+    np.testing.assert_allclose(found["r1a.mean"], np.mean([r.mean(0) for r in rows], 0),
+                               rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["r1a.variance"], np.mean([r.var(0, ddof=1) for r in rows], 0),
+                               rtol=1e-4)
+    assert found.keys() == model.statistics.keys()
+    from_nothing = {n: np.zeros_like(a) for n, a in model.statistics.items()}
+    other = measured_again(nodes, model.parameters, from_nothing, batches)
+    assert all((other[n] == found[n]).all() for n in found)     # what was before is forgotten
+    with pytest.raises(ValueError, match="at least one batch; got none"):
+        measured_again(nodes, model.parameters, model.statistics, [])
 
 
 def test_an_unknown_output_is_refused():
