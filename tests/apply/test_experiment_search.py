@@ -99,7 +99,7 @@ APART = 0.15
 
 def test_rows_measured_again_are_those_of_the_tables():
     s = subject(0)
-    for method, evaluations in (("cross-entropy", 150), ("DDPG", 60)):
+    for method, evaluations in (("cross-entropy", 90), ("DDPG", 60)):
         again = searched(s, 3.0, method, evaluations=evaluations)
         row = ROWS[0, 3.0, method]
         assert again.reward == pytest.approx(float(row[f"at_{evaluations}"]), abs=APART)
