@@ -264,6 +264,8 @@ def test_a_row_of_the_table_can_be_measured_again():
 
 
 @pytest.mark.slow
-def test_all_rows_of_the_table_can_be_measured_again():
+def test_all_rows_of_the_table_can_be_measured_again(request):
+    if "slow" not in request.config.getoption("markexpr"):
+        pytest.skip("two minutes of training: run it with -m slow")
     for case in table():
         agrees(case)
