@@ -19,9 +19,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests against peers take a quarter of an hour: name the marker to run them."""
-    if "slow" in config.getoption("markexpr"):
-        return
+    """What takes many minutes runs when its marker is named: -m slow, or -m whole."""
+    asked = config.getoption("markexpr")
     for item in items:
-        if item.get_closest_marker("slow") and item.get_closest_marker("peer"):
+        marks = {m for m in ("slow", "peer", "whole") if item.get_closest_marker(m)}
+        if "whole" in marks and "whole" not in asked:
+            item.add_marker(pytest.mark.skip(reason="a whole experiment: run it with -m whole"))
+        elif {"slow", "peer"} <= marks and "slow" not in asked:
             item.add_marker(pytest.mark.skip(reason="a long sweep: run it with -m slow"))

@@ -263,9 +263,7 @@ def test_a_row_of_the_table_can_be_measured_again():
     agrees(("pruning", 8, 0))
 
 
-@pytest.mark.slow
-def test_all_rows_of_the_table_can_be_measured_again(request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("two minutes of training: run it with -m slow")
+@pytest.mark.whole
+def test_all_rows_of_the_table_can_be_measured_again():
     for case in table():
         agrees(case)

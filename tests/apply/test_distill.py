@@ -165,7 +165,7 @@ def test_a_row_of_the_table_comes_out_again():
     assert abs(again.nll - listed.nll) < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_script_writes_the_table_again(tmp_path):
     main(["--out", str(tmp_path / "again.csv")])
     again, listed = read_table(tmp_path / "again.csv"), read_table()

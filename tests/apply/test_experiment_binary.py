@@ -109,11 +109,9 @@ def test_the_script_writes_what_it_measures(tmp_path, capsys):
     assert "binary, rounded after training, 0" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_whole_table_again(request):
+@pytest.mark.whole
+def test_the_whole_table_again():
     """Means over the seeds; on another BLAS they may move by twice the spread of a row."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("minutes of training: run it with -m slow")
     again = [measure(*key, seed) for key in METHODS for seed in SEEDS]
     for key in METHODS:
         ours, told = (np.mean([r.accuracy for r in rows if r[:2] == key]) for rows in (again, ROWS))

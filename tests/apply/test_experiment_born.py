@@ -78,10 +78,8 @@ def test_a_row_is_made_again(row):
     assert abs(again.spread - 1) < 0.04
 
 
-@pytest.mark.slow
-def test_every_row_is_made_again_by_one_seed(request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("a minute of training: run it with -m slow")
+@pytest.mark.whole
+def test_every_row_is_made_again_by_one_seed():
     for row in ROWS:
         again = measure(row, 1)
         there = next(r for r in TABLE_ROWS if r.row == row and r.seed == 1)

@@ -93,7 +93,7 @@ def test_the_cheap_rows_of_one_network_are_measured_again():
         assert nll == pytest.approx(row.nll, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(("network", "load"), [("replica", replica), ("short", short)])
 def test_all_rows_of_a_network_are_measured_again(network, load):
     rng = np.random.default_rng(1)

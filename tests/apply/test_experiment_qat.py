@@ -96,7 +96,7 @@ def test_one_line_is_measured_again():
     assert abs(again.nll - before.nll) <= 0.06
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_whole_table_is_measured_again(tmp_path):
     experiment.main(["--out", str(tmp_path / "table.csv")])
     again = experiment.read_table(tmp_path / "table.csv")

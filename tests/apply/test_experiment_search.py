@@ -108,11 +108,9 @@ def test_rows_measured_again_are_those_of_the_tables():
     assert again["least"] == pytest.approx(float(row["least"]), rel=0.05, abs=1e-4)
 
 
-@pytest.mark.slow
-def test_the_whole_run_again(tmp_path, request):
+@pytest.mark.whole
+def test_the_whole_run_again(tmp_path):
     """Six minutes on one core: only when asked for by name of the marker."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("a long run: name the marker, -m slow")
     experiment.main(["--work", str(tmp_path / "work"), "--out", str(tmp_path)])
     for name, keys in (("search", ["reward", "test_accuracy"]), ("dnas", ["cost_10"]),
                        ("joint", ["joint_fitness"])):

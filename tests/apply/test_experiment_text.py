@@ -55,7 +55,7 @@ def test_a_row_of_the_table_comes_out_again():
     assert abs(again - TABLE["PTQ min-max", 3][0]) < 0.05   # another Python has another text
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_script_writes_the_table_again(tmp_path):
     main(["--out", str(tmp_path / "again.csv")])
     again = read_table(tmp_path / "again.csv")

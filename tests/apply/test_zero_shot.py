@@ -304,7 +304,7 @@ def test_quantizers_with_trained_steps_need_no_data_either(again):
                if name.endswith(".scale"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_noise_fails_on_the_separable_network_and_distilled_images_do_not():
     subject = experiment.Subject.make("separable", 0)
     by_noise = experiment.rounded(subject, subject.noise(), 2)
