@@ -254,9 +254,9 @@ def train(
     Raises
     ------
     ValueError
-        If the loss of a step or a parameter after it is not finite: the message says which
-        step, and that of the last checkpoint, which stays. If a name in `factors` or `frozen`
-        fits no parameter, or `after` changes names, shapes or dtypes.
+        If the loss of a step is not finite, or a number of the state that is to be saved or
+        returned: the message says which step, and that the last checkpoint stays. If a name in
+        `factors` or `frozen` fits no parameter, or `after` changes names, shapes or dtypes.
 
     References
     ----------
@@ -304,7 +304,7 @@ def train(
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):   # judged by `one`
             state, loss = one(state)
         if state.step == steps or (checkpoint is not None and state.step % every == 0):
-            _require_finite(state.parameters, state.step - 1, kept)
+            _require_finite(state, kept)
             if checkpoint is not None:
                 save(state, checkpoint)
         if progress is not None:
@@ -437,9 +437,17 @@ def _like(new: dict[str, Array], old: Mapping[str, Array]) -> dict[str, Array]:
     return {name: new[name] for name in old}
 
 
-def _require_finite(parameters: Mapping[str, Array], step: int, kept: str) -> None:
-    """Raise if a parameter is not finite after `step`: such a state is never saved."""
-    for name, value in parameters.items():
-        if not np.isfinite(value).all():
-            raise ValueError(f"`parameters` must stay finite; got {value[~np.isfinite(value)][0]} "
-                             f"in {name!r} after step {step}: {kept}")
+def _require_finite(state: State, kept: str) -> None:
+    """Raise if a number of `state` is not finite: such a state is never saved.
+
+    Averages and the optimizer too: a network whose running variance is infinite, or a weight
+    whose second moment is, goes on with a finite loss and has learned its last.
+    """
+    remembered = {k: v for k, v in state.optimizer._asdict().items() if isinstance(v, Mapping)}
+    parts = {"parameters": state.parameters, "statistics": state.statistics, **remembered}
+    for part, values in parts.items():
+        for name, value in values.items():
+            wrong = ~np.isfinite(value)
+            if wrong.any():
+                raise ValueError(f"`{part}` must stay finite; got {value[wrong][0]} in {name!r} "
+                                 f"after step {state.step - 1}: {kept}")

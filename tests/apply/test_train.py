@@ -226,6 +226,27 @@ def test_a_step_that_diverges_is_an_error_and_is_not_saved(tmp_path):
     assert resume(path, SGD).step == 2
 
 
+@pytest.mark.parametrize(("large", "message"), [
+    (1e25, r"`statistics` must stay finite; got inf in 'stem\.variance' after step 2"),
+    (1e-25, r"`second` must stay finite; got inf in 'fc\.bias' after step 2")])
+def test_averages_and_moments_that_overflow_are_an_error_although_the_loss_is_finite(
+        tmp_path, large, message):
+    path, batch = tmp_path / "state.npz", digit_batches()
+
+    def odd(step):
+        inputs = batch(step)
+        return {**inputs, "x": inputs["x"] * np.float32(large)} if step == 2 else inputs
+
+    def steep(parameters, step):
+        more = np.full(10, 1e20 if step == 2 and large < 1 else 0, np.float32)
+        return 0.0, {"fc.bias": more}
+
+    with pytest.raises(ValueError, match=message):
+        train(NODES, digit_start(), odd, steps=4, rate=constant(1e-3), penalty=steep,
+              checkpoint=path, every=1)
+    assert resume(path).step == 2
+
+
 # --- checkpoints ---
 
 @pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=["adam", "sgd"])
