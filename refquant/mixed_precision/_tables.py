@@ -7,17 +7,23 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Codes
-from refquant._validate import as_unmasked, require_finite, require_nonempty, require_same_shape
+from refquant._validate import (
+    as_unmasked,
+    require_finite,
+    require_nonempty,
+    require_number,
+    require_same_shape,
+)
 
 __all__ = ["as_cost", "as_loss", "best_uniform", "groups", "largest_within", "merged",
-           "spread", "total", "within"]
+           "require_limit", "spread", "total", "within"]
 
 #: A sum of floats may pass its limit by this share: the same sum in another order does.
 _ROUNDING = 1e-12
 
 
 def as_loss(name: str, table: npt.ArrayLike) -> Array:
-    """A table (layers, choices) of finite numbers, as float64."""
+    """A table (layers, choices) of numbers, finite and with finite sums, as float64."""
     array = as_unmasked(name, table)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"`{name}` must hold real numbers; got {array.dtype}")
@@ -25,7 +31,9 @@ def as_loss(name: str, table: npt.ArrayLike) -> Array:
         raise ValueError(f"`{name}` must have shape (layers, choices); got {array.shape}")
     require_nonempty(name, array)
     require_finite(name, array)
-    return array.astype(np.float64)
+    reals = array.astype(np.float64)
+    _require_sums_below(np.finfo(np.float64).max, name, reals)
+    return reals
 
 
 def as_cost(name: str, table: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -36,7 +44,16 @@ def as_cost(name: str, table: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     require_same_shape(name, array, shape)
     if (array < 0).any():
         raise ValueError(f"`{name}` must not be negative; got {array.min()}")
+    if whole:
+        _require_sums_below(float(2**62), name, reals)
     return array.astype(np.int64) if whole else reals
+
+
+def require_limit(name: str, limit: float) -> None:
+    """Whether a limit is a number, which may be infinite: no cost is within a NaN, or beyond."""
+    require_number(name, limit)
+    if np.isnan(limit):
+        raise ValueError(f"`{name}` must not be NaN; got {limit}")
 
 
 def groups(layers: int, ties: Iterable[Sequence[int]]) -> list[list[int]]:
@@ -88,3 +105,11 @@ def best_uniform(loss: Array, cost: Array, limit: float) -> Codes | None:
     fits = [np.full(len(loss), k, np.int32) for k in range(loss.shape[1])]
     fits = [choice for choice in fits if within(total(cost, choice), limit)]
     return min(fits, key=lambda choice: total(loss, choice), default=None)
+
+
+def _require_sums_below(most: float, name: str, table: Array) -> None:
+    """Whether any allocation of a table can be added up."""
+    largest = float(np.abs(table).max())
+    if largest >= most / len(table):
+        raise ValueError(f"`{name}` must be in units in which {len(table)} layers add up to less "
+                         f"than {most:.2g}; got {largest:.2g} for one")

@@ -23,8 +23,15 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from refquant._types import Array, Codes
-from refquant._validate import require_number
-from refquant.mixed_precision._tables import as_cost, as_loss, groups, merged, total, within
+from refquant.mixed_precision._tables import (
+    as_cost,
+    as_loss,
+    groups,
+    merged,
+    require_limit,
+    total,
+    within,
+)
 
 __all__ = ["Allocation", "Budget", "allocate"]
 
@@ -121,12 +128,12 @@ def allocate(
     ValueError: `budgets` must be within reach; got size 200, but the least possible is 220
     """
     loss = as_loss("loss", loss)
-    names = [budget.name for budget in budgets]
+    names = [name for name, _, _ in budgets]
     if len(set(names)) < len(names):
         raise ValueError(f"`budgets` must have different names; got {names}")
     checked = []
     for name, cost, limit in budgets:
-        require_number(f"limit of {name}", limit)
+        require_limit(f"limit of {name}", limit)
         checked.append(Budget(name, as_cost(name, cost, loss.shape), limit))
     group_list = groups(len(loss), ties)
     choice = _solve(loss, checked, group_list)

@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Codes
-from refquant._validate import require_number, require_same_shape
+from refquant._validate import require_same_shape
 from refquant.mixed_precision._tables import (
     as_cost,
     as_loss,
     groups,
     largest_within,
     merged,
+    require_limit,
     spread,
     total,
 )
@@ -74,7 +75,7 @@ class Frontier(NamedTuple):
         ValueError
             If not even the cheapest does.
         """
-        require_number("limit", limit)
+        require_limit("limit", limit)
         fits = int(np.searchsorted(self.cost, largest_within(limit, self.cost), side="right"))
         if not fits:
             raise _out_of_reach(limit, self.cost[0])
@@ -173,14 +174,14 @@ def dynamic_program(
     loss, cost, group_list = _tables(loss, cost, ties)
     if cost.dtype.kind != "i":
         raise TypeError(f"`cost` must be whole numbers; got {cost.dtype}: use `frontier`")
-    require_number("limit", limit)
+    require_limit("limit", limit)
     losses, costs = merged(loss, group_list), merged(cost, group_list)
     least = total(costs, costs.argmin(1))
     if least > limit:
         raise _out_of_reach(limit, least)
     unit = max(math.gcd(*(int(c) for c in costs.ravel())), 1)
     costs //= unit
-    width = min(math.floor(limit / unit), int(costs.max(1).sum())) + 1
+    width = math.floor(min(limit / unit, int(costs.max(1).sum()))) + 1
     if width * len(costs) > _MOST_CELLS:
         raise ValueError(f"`cost` must be counted in units of at most {_MOST_CELLS} cells in all; "
                          f"got {len(costs)} layers by {width} units: use `frontier`")

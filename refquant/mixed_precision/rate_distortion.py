@@ -31,7 +31,14 @@ from refquant._validate import (
     require_positive,
     require_same_shape,
 )
-from refquant.mixed_precision._tables import as_cost, as_loss, best_uniform, total, within
+from refquant.mixed_precision._tables import (
+    as_cost,
+    as_loss,
+    best_uniform,
+    require_limit,
+    total,
+    within,
+)
 
 __all__ = ["at_price", "by_price", "distortion", "reverse_water_filling", "whole_bits"]
 
@@ -246,7 +253,7 @@ def by_price(loss: npt.ArrayLike, cost: npt.ArrayLike, limit: float) -> Codes:
     """
     loss = as_loss("loss", loss)
     cost = as_cost("cost", cost, loss.shape)
-    require_number("limit", limit)
+    require_limit("limit", limit)
     cheapest = _cheapest(loss, cost)
     if not within(total(cost, cheapest), limit):
         raise ValueError(f"`limit` must be within reach; got {limit}, but the least possible is "

@@ -74,6 +74,10 @@ def test_small_sensitivities_count_as_much_as_large_ones():
         assert found.choice.tolist() == [0, 1]
 
 
+def test_a_budget_may_be_a_bare_triple():
+    assert allocate([[1.0, 0.0]], [("size", [[1, 9]], 5)]).costs == {"size": 1}
+
+
 def test_without_budgets_each_layer_takes_its_best():
     assert allocate([[3.0, 1.0, 2.0]], []).choice.tolist() == [1]
     assert allocate(np.zeros((2, 2)), []).loss == 0

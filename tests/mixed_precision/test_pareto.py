@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.mixed_precision.pareto import dynamic_program, frontier, lower_hull
-from refquant.mixed_precision.rate_distortion import at_price
+from refquant.mixed_precision.rate_distortion import at_price, by_price
 
 
 @st.composite
@@ -118,7 +118,23 @@ def test_a_table_too_large_for_memory_is_refused():
 
 def test_a_limit_without_bound_takes_the_best():
     assert dynamic_program([[1.0, 0.0]], [[1, 10]], 1e6).tolist() == [1]
+    assert dynamic_program([[1.0, 0.0]], [[1, 10]], math.inf).tolist() == [1]
     assert frontier([[1.0, 0.0]], [[1, 10]]).at(math.inf).tolist() == [1]
+
+
+@pytest.mark.parametrize("method", [
+    lambda loss, cost, limit: frontier(loss, cost).at(limit), dynamic_program, by_price,
+    lambda loss, cost, limit: allocate(loss, [Budget("size", cost, limit)]),
+])
+def test_no_method_takes_a_limit_that_is_no_number_or_sums_that_no_machine_holds(method):
+    loss, cost = np.array([[1.0, 0.0]] * 2), np.array([[1, 10]] * 2)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        method(loss, cost, math.nan)
+    for huge in (np.full((2, 2), 2**62), np.full((2, 2), 2**63, np.uint64)):
+        with pytest.raises(ValueError, match="2 layers add up to less than 4.6e\\+18"):
+            method(loss, huge, 1e30)
+    with pytest.raises(ValueError, match="`loss` must be in units in which 2 layers"):
+        method(loss * 1e308, cost, 20)
 
 
 def test_free_choices_are_taken():
