@@ -131,7 +131,7 @@ def test_no_method_takes_a_limit_that_is_no_number_or_sums_that_no_machine_holds
     with pytest.raises(ValueError, match="must not be NaN"):
         method(loss, cost, math.nan)
     for huge in (np.full((2, 2), 2**62), np.full((2, 2), 2**63, np.uint64)):
-        with pytest.raises(ValueError, match="2 layers add up to less than 4.6e\\+18"):
+        with pytest.raises(ValueError, match=r"less than 4\.6e\+18"):
             method(loss, huge, 1e30)
     with pytest.raises(ValueError, match="`loss` must be in units in which 2 layers"):
         method(loss * 1e308, cost, 20)
