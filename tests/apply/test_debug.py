@@ -134,8 +134,11 @@ def test_errors_in_steps_do_not_see_a_step_that_is_too_long():
     assert row.sqnr < 15
 
 
-def test_the_worst_layer_is_the_best_one_to_leave_in_float():
-    """A24: random factors between layers; errors of more than a step, and what sparing gains."""
+def test_where_one_layer_is_to_blame_the_worst_is_the_best_one_to_leave_in_float():
+    """A24: random factors between layers; errors of more than a step, and what sparing gains.
+
+    Two draws that were chosen; the next test has those that were not.
+    """
     nodes = network().nodes
     for draw, single, together in ((1, 5, 5), (111, 4, 8)):
         values = uneven(network().values, draw)
@@ -149,6 +152,25 @@ def test_the_worst_layer_is_the_best_one_to_leave_in_float():
         assert freed[first] >= max(base + single, freed[second] + 2)
         exempt = [n for n, names in groups.items() if names[-1] in suspects(rows)]
         assert scores(static(without(plan, groups, exempt))) >= base + together
+
+
+@pytest.mark.slow
+def test_of_draws_that_were_not_chosen_the_worst_layer_is_the_best_to_spare_in_a_third():
+    """Draws 0 to 24. A24's 6 dB come out in three; seven have no suspect."""
+    nodes, named, gained, quiet = network().nodes, 0, 0, 0
+    for draw in range(25):
+        values = uneven(network().values, draw)
+        plan = eight_bits(values)
+        rows, groups, scores = report(values, plan), layers_of(nodes, plan), judge(values)
+        worst = max(rows, key=lambda row: row.rmse_per_scale).name
+        named += groups[next(iter(all_but_one(plan, groups, scores)))][-1] == worst
+        found = suspects(rows)
+        quiet += not found
+        spared = [n for n, names in groups.items() if names[-1] in found]
+        gained += scores(static(without(plan, groups, spared))) >= scores(static(plan)) + 6
+    assert abs(named - 9) <= 1
+    assert abs(gained - 3) <= 1
+    assert abs(quiet - 7) <= 1
 
 
 def test_local_errors_start_from_what_the_layer_really_gets():

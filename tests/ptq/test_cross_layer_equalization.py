@@ -215,3 +215,21 @@ def test_shapes_that_do_not_belong_together_are_refused():
         triple_scales(first, np.ones((4, 3, 3, 1)), second)
     with pytest.raises(ValueError, match="`mean` must have shape"):
         absorb_bias(bias, second, np.zeros(3), np.zeros(2), np.zeros(5))
+
+
+@pytest.mark.parametrize("dead", [0, 1, 2])
+def test_a_triple_that_is_dead_anywhere_is_left_alone(dead):
+    weights = [np.full((2, 3), 8.0), np.ones((2, 3, 3, 1)), np.full((4, 2), 0.5)]
+    weights[dead][(..., 1) if dead == 2 else 1] = 0
+    before, after = triple_scales(*weights)
+    assert before[1] == after[1] == 1
+    assert before[0] > 1
+
+
+def test_a_chain_goes_on_as_long_as_any_of_its_pairs_moves():
+    """The last pair agrees already when the first has moved; whether that was all, a sweep says."""
+    eye, zeros = np.eye(2), [np.zeros(2)] * 3
+    made = equalize_chain([16 * eye, eye, 4 * eye], zeros)
+    assert made.sweeps == 2
+    assert made.converged
+    assert not equalize_chain([16 * eye, eye, 4 * eye], zeros, most=1).converged
