@@ -5,7 +5,8 @@ teacher (32, 64, 128), both trained in float first: 25 epochs of Adam, batch 64,
 to 0 on a cosine. Then 24 epochs of the student with LSQ quantizers, from the same start, with the
 same batches and rates for every method. Stem and last layer have 8 bits and fixed grids: a step
 of 1/255 does not survive a rate of 0.003. The table is ``experiment_distillation.csv`` beside this
-file: the same machine and BLAS give the same bytes.
+file. The same code, machine and BLAS give the same bytes; another order of summation anywhere in
+them moves a row by a few images.
 """
 
 import argparse
