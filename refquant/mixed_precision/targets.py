@@ -8,14 +8,15 @@ sources: ``targets.toml`` beside this module.
 =================  =====================================================================
 target             what catches people out
 =================  =====================================================================
-``cmsis-nn``       activations of 16 bits are symmetric, of 8 bits not; no -128 in weights
+``cmsis-nn``       activations of 16 bits are symmetric, of 8 bits not; no -128 in weights;
+                   linear layers with 16-bit activations or 4-bit weights have one scale
 ``cmsis-nn-q7``    every scale is a power of two
 ``gap8``           activations are unsigned with zero point 0: they must follow a ReLU
 ``edge-tpu``       8 bits, nothing else
 ``x86-avx2``       two products are added in 16 bits: weights of 8 bits saturate
 ``turing``         weights and activations of the same width
 ``hopper``         no products of int4 any more
-``tensorrt``       activations are symmetric; int4 is for weights of products alone
+``tensorrt``       activations are symmetric; int4 is for weights of products alone, in groups
 =================  =====================================================================
 """
 
@@ -112,6 +113,7 @@ class TensorRule:
     block: tuple[int, ...] = ()
     power_of_two: bool = False
     narrow: bool = False
+    grouped: bool = False
 
     def broken_by(self, found: Format) -> list[str]:
         """What is wrong with a tensor, each in one line; empty if it is accepted."""
@@ -122,8 +124,10 @@ class TensorRule:
             wrong.append("must be symmetric; got a zero point")
         if found.per_channel and not self.per_channel:
             wrong.append("must have one scale; got one per channel")
+        sizes = " or ".join(map(str, self.block))
+        if self.grouped and not found.block:
+            wrong.append(f"must have groups of {sizes}; got none")
         if found.block and found.block not in self.block:
-            sizes = " or ".join(map(str, self.block))
             wrong.append((f"must have groups of {sizes}" if sizes else "must have no groups")
                          + f"; got groups of {found.block}")
         if self.power_of_two and not found.power_of_two:

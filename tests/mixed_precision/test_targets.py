@@ -30,7 +30,8 @@ LAYERS = st.builds(LayerFormat, st.just("layer"), st.sampled_from(OPERATIONS), F
 
 def best(rule):
     """What a rule accepts."""
-    return Format(rule.formats[0], power_of_two=rule.power_of_two, narrow=rule.narrow)
+    return Format(rule.formats[0], block=rule.block[0] if rule.grouped else 0,
+                  power_of_two=rule.power_of_two, narrow=rule.narrow)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -49,7 +50,7 @@ def test_a_layer_is_accepted_exactly_when_one_pair_has_nothing_against_it(layer,
         return (found.name in rule.formats
                 and (found.symmetric or not rule.symmetric)
                 and (rule.per_channel or not found.per_channel)
-                and (found.block == 0 or found.block in rule.block)
+                and (found.block in rule.block or (found.block == 0 and not rule.grouped))
                 and (found.power_of_two or not rule.power_of_two)
                 and (found.narrow or not rule.narrow or not found.name.startswith("int")))
 
@@ -103,6 +104,23 @@ ASYMMETRIC = Format("int8", symmetric=False)
 ])
 def test_what_catches_people_out(name, weight, activation, violations):
     layer = LayerFormat("x", "convolution", weight, activation)
+    assert [f"{v.tensor} {v.rule}" for v in check([layer], target(name))] == violations
+
+
+@pytest.mark.parametrize(("name", "weight", "activation", "violations"), [
+    ("cmsis-nn", Format("int4", per_channel=True), ASYMMETRIC,
+     ["weight must have one scale; got one per channel"]),
+    ("cmsis-nn", PER_CHANNEL, Format("int16"), ["weight must have one scale; got one per channel"]),
+    ("cmsis-nn", PER_CHANNEL, ASYMMETRIC, []),
+    ("cmsis-nn", Format("int4"), ASYMMETRIC, []),
+    ("tensorrt", Format("int4", per_channel=True, block=128), Format("float16"), []),
+    ("tensorrt", Format("int4", per_channel=True), Format("float16"),
+     ["weight must have groups of 64 or 128; got none"]),
+    ("tensorrt", Format("int4", per_channel=True, block=32), Format("float16"),
+     ["weight must have groups of 64 or 128; got groups of 32"]),
+])
+def test_linear_layers_have_rules_of_their_own(name, weight, activation, violations):
+    layer = LayerFormat("x", "linear", weight, activation)
     assert [f"{v.tensor} {v.rule}" for v in check([layer], target(name))] == violations
 
 
