@@ -2,7 +2,7 @@ r"""Look up what an operation costs in picojoules: arithmetic is cheap, memory i
 
 Horowitz measured a 45 nm process at 0.9 V. Two rows of his table explain most of
 quantization: an 8-bit addition takes 0.03 pJ, thirty times less than one in float32,
-and to fetch 64 bits from DRAM takes 1300 to 2600 pJ, ten thousand times more.
+and to fetch 8 of the 64 bits that DRAM hands out takes 160 to 325 pJ, thousands of times more.
 
 Between the measured widths we interpolate as circuits grow: an adder with b, an array
 multiplier with :math:`b^2`. His own figures do: 0.2 pJ for 8 bits becomes 3.2 for 32,
