@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_codes, require_number, require_same_shape
+from refquant._validate import require_codes, require_int, require_number, require_same_shape
 
 __all__ = [
     "Cost",
@@ -136,7 +136,8 @@ def make_environment(
     Raises
     ------
     ValueError
-        If the lowest widths cost more than `budget`; the message says how much.
+        If the lowest widths cost more than `budget`; the message says how much. If there is no
+        slot, or one of `fixed` is not among them.
 
     References
     ----------
@@ -155,8 +156,9 @@ def make_environment(
     if widths.ndim != 1 or (np.diff(widths) <= 0).any():
         raise ValueError(f"`choices` must increase; got {list(choices)}")
     require_number("budget", budget)
-    free = np.ones(slots, bool)
-    free[list(fixed)] = False
+    free = np.ones(require_int("slots", slots, 1), bool)
+    for slot in fixed:
+        free[require_int("fixed", slot, 0, slots - 1)] = False
     made = Environment(widths, cost, float(budget), free)
     least = float(cost(_filled(made, widths[0])))
     if not least <= budget:

@@ -78,10 +78,10 @@ def local_search(environment: Environment) -> Agent:
     choices, slots = environment.choices, environment.slots
 
     def start(rng: np.random.Generator) -> Memory:
-        return {"reward": np.array(-np.inf), "policy": _largest_common(environment)}
+        return {"reward": np.array(np.nan), "policy": _largest_common(environment)}
 
     def ask(memory: Memory, rng: np.random.Generator) -> tuple[Codes, Memory]:
-        if memory["reward"] == -np.inf:
+        if np.isnan(memory["reward"]):                   # nothing judged yet
             return memory["policy"], memory
         changes = min(int(rng.geometric(0.5)), slots)
         redrawn = rng.permutation(slots) < changes

@@ -21,13 +21,15 @@ import numpy as np
 from scipy.special import expit, ndtr, ndtri
 
 from refquant._types import Array, Codes
-from refquant._validate import require_int, require_same_shape
+from refquant._validate import require_int, require_positive, require_same_shape
 from refquant.mixed_precision.environment import Environment, action_bits, within_budget
 from refquant.mixed_precision.search import Agent, Memory
 
 __all__ = ["Ddpg", "actor", "ddpg", "perceptron", "perceptron_size", "truncated_normal"]
 
 Sizes: TypeAlias = tuple[int, ...]
+
+_BEFORE = 8                                     # column of the width of the action before
 Pullback: TypeAlias = Callable[[Array], tuple[Array, Array]]
 
 
@@ -110,6 +112,10 @@ def ddpg(environment: Environment, states: Array, settings: Ddpg = Ddpg()) -> Ag
     """
     require_same_shape("states", states, (environment.slots, states.shape[-1]))
     slots, features = states.shape
+    if features <= _BEFORE:
+        raise ValueError(f"`states` must have the column of the action before, the ninth; "
+                         f"got {features} columns")
+    require_positive("settings.noise", np.asarray(settings.noise))
     h = require_int("hidden", settings.hidden, 1)
     actor_sizes, critic_sizes = (features, h, h, 1), (features + 1, h, h, 1)
     capacity = settings.memory * slots
@@ -129,7 +135,7 @@ def ddpg(environment: Environment, states: Array, settings: Ddpg = Ddpg()) -> Ag
         for slot in range(slots):
             if slot:
                 before = action_bits(actions[slot - 1], environment.choices)
-                seen[slot, 8] = before / environment.choices[-1]
+                seen[slot, _BEFORE] = before / environment.choices[-1]
             if episode < 0:
                 actions[slot] = rng.random()
             else:

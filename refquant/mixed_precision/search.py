@@ -150,7 +150,8 @@ def search(
     Raises
     ------
     ValueError
-        If a reward is NaN, or `checkpoint` is a file of another search.
+        If a reward is NaN, or `checkpoint` is a file of another search, or of one that is beyond
+        `evaluations` already.
 
     References
     ----------
@@ -171,7 +172,7 @@ def search(
     require_int("every", every, 1)
     first = json.dumps(rng.bit_generator.state, sort_keys=True, default=_plain)
     if checkpoint is not None and checkpoint.exists():
-        memory, policies, rewards = _load(checkpoint, agent.name, first, rng)
+        memory, policies, rewards = _load(checkpoint, agent.name, first, rng, evaluations)
     else:
         memory, policies, rewards = agent.start(rng), [], []
     known = {policy.tobytes(): reward for policy, reward in zip(policies, rewards, strict=True)}
@@ -215,7 +216,7 @@ def _save(
 
 
 def _load(
-    path: Path, name: str, first: str, rng: np.random.Generator
+    path: Path, name: str, first: str, rng: np.random.Generator, evaluations: int
 ) -> tuple[Memory, list[Codes], list[float]]:
     """The state of a file; `rng` goes where it was."""
     try:
@@ -229,6 +230,9 @@ def _load(
         raise ValueError(f"`checkpoint` must be of {name!r}; {path} is of {its_name!r}")
     if its_first != first:
         raise ValueError(f"`rng` must be the one that the search of {path} began with")
+    if len(rewards) > evaluations:              # where it was earlier is forgotten
+        raise ValueError(f"`evaluations` must be at least the {len(rewards)} of {path}; "
+                         f"got {evaluations}")
     rng.bit_generator.state = json.loads(now, object_hook=_arrays)
     return {k.removeprefix("memory."): v for k, v in arrays.items()}, policies, rewards
 

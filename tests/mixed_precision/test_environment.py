@@ -164,3 +164,6 @@ def test_wrong_policies_and_choices_are_refused():
         within_budget(np.array([2]), env)
     with pytest.raises(ValueError, match="`choices` must increase"):
         make_environment([4, 2], cost, slots=2, budget=10)
+    for slots, fixed, name in ((2, [2], "fixed"), (2, [-1], "fixed"), (0, [], "slots")):
+        with pytest.raises(ValueError, match=f"`{name}` must be at "):
+            make_environment(CHOICES, cost, slots=slots, budget=10, fixed=fixed)

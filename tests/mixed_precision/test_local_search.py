@@ -51,6 +51,13 @@ def test_fixed_slots_keep_the_largest_width():
         assert (found.policies[:, [0, 3]] == 8).all()
 
 
+def test_a_first_policy_without_any_worth_is_left():
+    env = make_environment([2, 4, 8], lambda b: float(b.sum()), slots=4, budget=24)
+    found = search(local_search(env), lambda b: -np.inf, evaluations=30,
+                   rng=np.random.default_rng(0))
+    assert found.distinct > 10
+
+
 def test_random_search_draws_every_width_equally_often():
     env = make_environment([2, 4, 8], lambda b: 0.0, slots=2, budget=1)
     found = search(random_search(env), lambda b: 0.0, evaluations=3000,

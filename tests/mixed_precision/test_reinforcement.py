@@ -142,6 +142,10 @@ def test_every_policy_satisfies_the_budget():
 def test_states_must_have_a_row_per_slot():
     with pytest.raises(ValueError, match=r"`states` must have shape \(5, 9\)"):
         ddpg(ENV, STATES[:4])
+    with pytest.raises(ValueError, match="`states` must have the column of the action before"):
+        ddpg(ENV, STATES[:, :8])
+    with pytest.raises(ValueError, match=r"`settings\.noise` must be positive"):
+        ddpg(ENV, STATES, Ddpg(noise=0.0))
 
 
 @pytest.mark.parametrize("slots", [1, 2])

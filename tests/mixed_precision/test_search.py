@@ -123,6 +123,13 @@ def test_a_finished_search_goes_on_to_more_evaluations(tmp_path):
         assert equal(seek(agent, checkpoint=file), seek(agent))
 
 
+def test_a_search_cannot_go_back_to_fewer_evaluations(tmp_path):
+    file = tmp_path / "state.npz"
+    seek(AGENTS["random"], evaluations=15, checkpoint=file)
+    with pytest.raises(ValueError, match="`evaluations` must be at least the 15"):
+        seek(AGENTS["random"], evaluations=14, checkpoint=file)
+
+
 def test_a_policy_is_judged_once_and_progress_hears_of_every_evaluation():
     judged, heard = [], []
     env = make_environment([2, 4], lambda bits: float(bits.sum()), slots=2, budget=8)
