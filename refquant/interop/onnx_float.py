@@ -82,6 +82,14 @@ class FloatOnnx(NamedTuple):
     inputs: dict[str, tuple["np.dtype[Any]", tuple[int | None, ...]]]
     outputs: list[str]
 
+    @property
+    def by_weight(self) -> dict[str, OnnxLayer]:
+        """The first reader of each weight: it says which way up the codes are."""
+        found: dict[str, OnnxLayer] = {}
+        for layer in self.layers:
+            found.setdefault(layer.weight, layer)
+        return found
+
 
 def open_float(file: Path | bytes) -> FloatOnnx:
     """The model of a file, lifted to opset 21.
@@ -169,7 +177,9 @@ def run_values(
     run = _runner(proto.SerializeToString(), onnx)
     for batch in batches:
         try:
-            values = dict(zip(wanted, run(wanted, dict(batch)), strict=True))
+            # Asked for no names, runtimes compute every output.
+            made = run(wanted, dict(batch)) if wanted else ()
+            values = dict(zip(wanted, made, strict=True))
         except Exception as err:                        # whatever the runtime raises
             raise ValueError(f"`inputs` must be what the model takes; got {_line(err)}") from None
         yield values | {n: batch[n] for n in names if n in model.inputs}

@@ -15,7 +15,7 @@ weight of      stored as                               scales
 Groups run along the inputs; a convolution has one scale for each filter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +99,7 @@ def with_codes(
     """
     onnx = require_onnx()
     activations, multiplied = activations or {}, multiplied or {}
-    layers = {layer.weight: layer for layer in model.layers}
+    layers = model.by_weight
     read = {layer.reads for layer in model.layers}
     for name in (*activations, *multiplied):
         if name not in read:
@@ -132,9 +132,12 @@ def with_codes(
             if name in renamed:
                 node.input[i] = renamed[name]
         graph.node.append(node)
-    kept = [t for t in graph.initializer if t.name not in renamed]
+    inside = _read_inside(nodes) | {o.name for o in graph.output}   # there, it keeps its name
+    kept = [t for t in graph.initializer if t.name not in renamed or t.name in inside]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+    for value in [v for v in graph.input if v.name in renamed and v.name not in inside]:
+        graph.input.remove(value)       # before IR version 4, a constant is an input as well
     stale = [v for v in graph.value_info if v.name in renamed]
     for value in stale:
         graph.value_info.remove(value)
@@ -167,6 +170,17 @@ def weight_bytes(coded: CodedWeight) -> int:
     width = 4 if coded.bits <= 4 else 8
     size = -(-coded.codes.size * width // 8) + 4 * coded.scale.size
     return size + (-(-coded.zero_point.size * width // 8) if coded.zero_point.any() else 0)
+
+
+def _read_inside(nodes: Iterable[Any]) -> set[str]:
+    """Names that the branches and loop bodies of nodes read, at any depth."""
+    bodies = [g for node in nodes for a in node.attribute
+              for g in (*a.graphs, *([a.g] if a.HasField("g") else []))]
+    found: set[str] = set()
+    for body in bodies:
+        found |= {name for node in body.node for name in node.input}
+        found |= {o.name for o in body.output} | _read_inside(body.node)
+    return found
 
 
 def _store(graph: Any, layer: OnnxLayer, coded: CodedWeight, onnx: Any) -> Any:

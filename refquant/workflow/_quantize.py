@@ -68,7 +68,7 @@ def quantize_file(
                 if settings.budget is not None else f"--method {settings.method}")
         raise ValueError(f"`{what}` must have data to learn from; got no `--calibration`")
     layers = _chosen(model, settings.keep)
-    learn, judge = _halves(inputs)
+    learn, judge = _halves(inputs, _batch(model))
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("calibrating", total=len(learn))
         rng = np.random.default_rng(settings.seed)
@@ -105,6 +105,8 @@ def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
         array = arrays[name]
         if array.dtype.kind != dtype.kind:
             raise ValueError(f"`{name}` must be {dtype}; got {array.dtype}")
+        if not shape:
+            raise ValueError(f"`{name}` must have an axis of examples; the model takes one number")
         if array.ndim != len(shape) or any(
                 n is not None and n != m for n, m in zip(shape[1:], array.shape[1:], strict=True)):
             raise ValueError(f"`{name}` must have shape {_shape(shape)}; got {array.shape}")
@@ -124,8 +126,9 @@ def _chosen(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
     """Names of weights to quantize: all but those kept, by weight or by node."""
     names = list(dict.fromkeys(x.weight for x in model.layers))
     if not names:
+        why = next((f"{name}: {reason}" for name, reason in model.left.items()), "none")
         raise ValueError("`MODEL` must have a MatMul, Gemm or Conv with a constant weight; "
-                         "got none")
+                         f"got {why}")
     of_node = {x.node: x.weight for x in model.layers}
     for name in keep:
         if name not in names and name not in of_node:
@@ -134,17 +137,29 @@ def _chosen(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
     return [n for n in names if n not in left]
 
 
-def _halves(inputs: Mapping[str, Array] | None) -> tuple[list[dict[str, Array]], ...]:
+def _batch(model: FloatOnnx) -> int | None:
+    """The number of examples that a model takes at once, if it takes no other."""
+    return next((shape[0] for _, shape in model.inputs.values() if shape and shape[0]), None)
+
+
+def _halves(
+    inputs: Mapping[str, Array] | None, batch: int | None
+) -> tuple[list[dict[str, Array]], ...]:
     """Examples to learn from and, if there are enough, others to judge by."""
     if inputs is None:
         return [], []
     n = len(next(iter(inputs.values())))
-    if n < 8:
-        all_of_them = batches_of(inputs, BATCH)
+    if batch and n % batch:
+        raise ValueError(f"`--calibration` must hold whole batches of {batch}, which is what the "
+                         f"model takes; got {n} examples")
+    size = batch or BATCH
+    if n < max(8, 2 * (batch or 1)):
+        all_of_them = batches_of(inputs, size)
         return all_of_them, all_of_them
-    held = max(n // 4, 1)
-    return (batches_of({k: a[: n - held] for k, a in inputs.items()}, BATCH),
-            batches_of({k: a[n - held :] for k, a in inputs.items()}, BATCH))
+    unit = batch or 1
+    held = max(n // 4 // unit, 1) * unit
+    return (batches_of({k: a[: n - held] for k, a in inputs.items()}, size),
+            batches_of({k: a[n - held :] for k, a in inputs.items()}, size))
 
 
 def _quantized(
@@ -179,13 +194,23 @@ def _allocated(
     method: Method = nearest
     names, table = choose_bits(model, method, seen, choices=WIDTHS, group_size=settings.group)
     kept = [i for i, n in enumerate(names) if n in layers]
-    weights = {x.weight: x for x in model.layers}
-    sizes = np.array([[weight_bytes(method(weights[names[i]].matrix, b, _width(
-        weights[names[i]].matrix.shape[1], settings.group), None)) for b in WIDTHS] for i in kept])
+    if not kept:
+        raise ValueError("`--budget` must have a layer to choose bits for; got none whose inputs "
+                         "can be cut into rows")
+    weights = model.by_weight
+
+    def cost(name: str, bits: int) -> int:
+        layer = weights[name]
+        n = layer.matrix.shape[1]
+        size = n if layer.op == "Conv" else _width(n, settings.group)
+        return weight_bytes(method(layer.matrix, bits, size, None))
+
+    sizes = np.array([[cost(names[i], b) for b in WIDTHS] for i in kept])
     assert settings.budget is not None
-    budget = Budget("bytes", sizes, int(settings.budget * 1e6))
-    found = allocate(table[kept], [budget])
     widest = dict.fromkeys(layers, max(WIDTHS))         # for those whose inputs were not seen
+    spent = sum(cost(name, max(WIDTHS)) for name in set(layers) - {names[i] for i in kept})
+    budget = Budget("bytes", sizes, int(settings.budget * 1e6) - spent)
+    found = allocate(table[kept], [budget])
     return widest | {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
 
 

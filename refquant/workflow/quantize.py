@@ -4,6 +4,7 @@ Everything is a function of a model that is open and of arrays; the command
 ``refquant quantize`` (`refquant.workflow._quantize`) reads the files and prints.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Agreement(NamedTuple):
         In dB; infinite for equal outputs.
     same : float
         Share of inputs whose largest element is at the same place; NaN for outputs of
-        other ranks than 2.
+        other ranks than 2, or of one element each.
 
     References
     ----------
@@ -96,8 +97,8 @@ def observe(
     Returns
     -------
     dict of str to Seen
-        By the name of the weight. Convolutions whose inputs cannot be cut into rows are
-        not there.
+        By the name of the weight; what enters its first reader. Convolutions whose inputs
+        cannot be cut into rows are not there.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def observe(
     ----------
     Frantar et al., 2023, arXiv:2210.17323, section 3.1.
     """
-    layers = [x for x in model.layers if x.op != "Conv" or x.window is not None]
+    layers = [x for x in model.by_weight.values() if x.op != "Conv" or x.window is not None]
     share = -(-SAMPLE // max(len(batches), 1))
     found: dict[tuple[object, ...], Seen] = {}
     key = {x.weight: (x.reads, x.window if x.op == "Conv" else None) for x in layers}
@@ -123,7 +124,7 @@ def observe(
                 now[key[layer.weight]] = Seen.of(rows, rows[chosen])
         found = {k: found[k].merge(seen) if k in found else seen for k, seen in now.items()}
         progress(i + 1)
-    return {x.weight: found[key[x.weight]] for x in layers} if found else {}
+    return {name: found[k] for name, k in key.items()} if found else {}
 
 
 def quantize_layers(
@@ -191,7 +192,7 @@ def activation_plan(model: FloatOnnx, seen: Mapping[str, Seen],
                     divide: Mapping[str, Array] | None = None) -> dict[str, Uniform]:
     """An 8-bit range for each value that layers read: the ends that calibration saw."""
     plan: dict[str, Uniform] = {}
-    for layer in model.layers:
+    for layer in model.by_weight.values():      # what other readers read was not seen
         if layer.weight in seen:
             data = seen[layer.weight]
             scale = (divide or {}).get(layer.reads)
@@ -313,7 +314,7 @@ class _Tally:
         self.cosines += float(np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1),
                                        (a == b).all(1)).sum())
         self.same += int((a.argmax(1) == b.argmax(1)).sum())
-        self.count, self.rank = self.count + len(a), wanted.ndim
+        self.count, self.rank = self.count + len(a), wanted.ndim if a.shape[1] > 1 else 0
         self.power += float(np.square(a).sum())
         self.noise += float(np.square(a - b).sum())
         self.largest = max(self.largest, float(np.abs(a - b).max(initial=0)))
@@ -331,7 +332,7 @@ def choose_bits(
     group_size: int | None,
 ) -> tuple[list[str], Array]:
     """Error of each layer at each width, for an allocation: names, and a table."""
-    layers = list({x.weight: x for x in model.layers if x.weight in seen}.values())
+    layers = [x for x in model.by_weight.values() if x.weight in seen]
     table = np.array([[
         _relative(x.matrix, method(x.matrix, b, _group(x, group_size), seen[x.weight]),
                   seen[x.weight]) for b in choices] for x in layers])
@@ -349,12 +350,22 @@ def batches_of(
 def _readers(
     model: FloatOnnx, seen: Mapping[str, Seen]
 ) -> Iterator[tuple[str, list[OnnxLayer]]]:
-    """Values whose readers are products, with them."""
+    """Values whose readers are products, with them.
+
+    A weight that is multiplied with several values, or read by anything else, can make up for
+    no division of one.
+    """
     by_value: dict[str, list[OnnxLayer]] = {}
+    ways: dict[str, set[tuple[str, bool]]] = {}
     for layer in model.layers:
         by_value.setdefault(layer.reads, []).append(layer)
+        ways.setdefault(layer.weight, set()).add((layer.reads, layer.transposed))
+    read = Counter(i for node in model.proto.graph.node for i in node.input)
+    read.update(o.name for o in model.proto.graph.output)
+    read.subtract(layer.weight for layer in model.layers)
     for name, layers in by_value.items():
-        if all(x.op != "Conv" and x.weight in seen for x in layers):
+        if all(x.op != "Conv" and x.weight in seen and len(ways[x.weight]) == 1
+               and not read[x.weight] for x in layers):
             yield name, layers
 
 
