@@ -121,6 +121,17 @@ def test_the_rest_is_spent():
     assert by_price([[9.0, 8.0, 0.0]], [[0, 5, 10]], 9).tolist() == [1]
 
 
+def test_the_rest_goes_where_a_unit_of_cost_saves_most():
+    """Two changes that save 2 for 4 units, before one that saves 3 for 8; none is on the hull."""
+    loss = [[9.0, 7.0, 0.0], [9.0, 7.0, 0.0], [9.0, 6.0, 0.0]]
+    assert by_price(loss, [[0, 4, 12], [0, 4, 12], [0, 8, 12]], 8).tolist() == [1, 1, 0]
+
+
+def test_without_bits_nobody_gets_any():
+    assert whole_bits(EXAMPLE, ONES, 0).tolist() == [0] * 5
+    assert whole_bits(EXAMPLE, ONES, 9, largest=0).tolist() == [0] * 5
+
+
 def test_costs_may_be_small_real_numbers():
     cost = [[1e-9, 2e-9], [1e-9, 3e-9]]
     assert by_price([[1.0, 0.0], [5.0, 0.0]], cost, 4.5e-9).tolist() == [0, 1]
