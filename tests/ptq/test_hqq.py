@@ -73,6 +73,16 @@ def test_the_step_of_the_zero_point_is_the_least_squares_one(seed):
         assert all(error(r.zero_point + d) >= best for d in (-1e-3, 1e-3, -0.1, 0.1))
 
 
+@pytest.mark.parametrize("growth", [1.0, 3.0])
+def test_the_second_step_pulls_harder_by_the_growth(growth):
+    """Weights of size 10, whose errors are large enough to be shrunk."""
+    w = 10 * weight(2, (1, 32)) / weight(2, (1, 32)).std()
+    one, two = (hqq(w, bits=2, growth=growth, steps=n) for n in (1, 2))
+    assert len(two.losses) == 3
+    rest = w - shrink(w - one.weight, 10.0 * growth, 0.7)
+    assert np.allclose(two.zero_point, np.mean(one.codes - rest / one.scale))
+
+
 def test_on_small_weights_the_shrinking_does_nothing_and_on_large_ones_it_does():
     small = weight(0, (50, 64))
     assert np.isclose(10 ** (-1 / 1.3), 0.170, atol=5e-4)

@@ -56,6 +56,25 @@ def test_polish_never_does_harm_and_ends_where_no_single_code_can_be_improved(se
             assert output_error(w - other, h) >= least * (1 - 1e-10)
 
 
+def test_polish_goes_from_the_smallest_inputs_to_the_largest_and_back():
+    w, h = problem(5, out=64, n=16)
+    q = symmetric(absmax(w), bits=3)
+    start, order = q.decode(q.encode(w)), np.argsort(np.diag(h))
+    expected = start.copy()
+    for sweep, columns in enumerate((order, order[::-1]), 1):
+        for k in columns:
+            moved = expected[:, k] - (expected - w) @ h[:, k] / h[k, k]
+            expected[:, [k]] = q.decode(q.encode(moved[:, None]))
+        assert np.array_equal(polish(w, start, h, q, sweeps=sweep), expected)
+
+
+def test_columns_are_scaled_by_the_fourth_root_of_curvature_over_power():
+    w, h = problem(5, out=8, n=6)
+    r = quip(w, h, partial(fixed_range, bits=4), rng=np.random.default_rng(0), damping=0.0)
+    ratio = r.column_scale**4 * np.square(w).sum(0) / np.diag(h)
+    assert np.allclose(ratio, ratio[0])
+
+
 def test_polish_repairs_nearest_rounding_and_changes_nothing_where_inputs_do_not_correlate():
     w, h = problem(5, out=64, n=32)
     q = symmetric(absmax(w), bits=3)
