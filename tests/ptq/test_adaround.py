@@ -18,6 +18,7 @@ from refquant.nn.operations import relu
 from refquant.nn.small_models import PLAIN, split, trained
 from refquant.ptq import adaround as module
 from refquant.ptq.adaquant import adaquant
+from refquant.ptq._descent import Adam
 from refquant.ptq.adaround import (
     Learned,
     adaround,
@@ -270,3 +271,17 @@ def test_with_eight_images_fewer_degrees_of_freedom_win():
     ours = accuracy_of(learned, seed=0, bits=2, images=8)
     freer = accuracy_of(adapted, seed=0, bits=2, images=8)
     assert ours >= freer + 0.15
+
+
+def test_a_weight_beyond_the_grid_has_no_slider_to_move():
+    """Both of its neighbours are the same code; without a penalty it stays where it began."""
+    w, x = np.array([[5.3, 0.4]]), np.ones((20, 2))
+    r = adaround(w, x, np.zeros((20, 1)), STEP, rng=rng(), steps=30, penalty=0.0)
+    assert r.slider[0, 0] == pytest.approx(0.3)
+    assert r.slider[0, 1] < 0.35
+    assert r.codes[0, 0] == STEP.qmax
+
+
+def test_every_step_of_adam_is_the_rate_while_the_gradient_stays():
+    adam = Adam((2,), 0.1)
+    assert all(np.allclose(adam.step(np.array([3.0, -0.02])), [0.1, -0.1]) for _ in range(5))

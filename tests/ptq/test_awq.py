@@ -157,3 +157,23 @@ def test_on_a_transformer_scale_and_clip_are_better_than_nearest_rounding():
     need_minilm()
     assert (minilm_weights(by_awq, parallel, bits=3, size=64).cosine
             > minilm_weights(nearest, parallel, bits=3, size=64).cosine + 0.05)
+
+
+def test_each_group_is_clipped_at_ten_bounds_from_the_whole_to_11_twentieths():
+    bounds = []
+
+    def trip(v):
+        bounds.append(np.abs(v).max())
+        return v
+
+    clip_groups(np.array([[-2.0, 1.0]]), np.eye(2), trip, group_size=2)
+    assert np.allclose(bounds, 2 * (1 - np.arange(10) / 20))
+
+
+def test_where_no_input_comes_nothing_is_clipped():
+    w = np.random.default_rng(0).standard_normal((3, 4))
+    assert np.array_equal(clip_groups(w, np.zeros((4, 4)), np.rint, group_size=2), w)
+
+
+def test_a_power_of_an_activation_is_at_least_a_ten_thousandth():
+    assert np.allclose(activation_scale(np.array([1.0, 1e-6]), 1.0), [100, 0.01])

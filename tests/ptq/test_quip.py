@@ -68,6 +68,18 @@ def test_polish_goes_from_the_smallest_inputs_to_the_largest_and_back():
         assert np.array_equal(polish(w, start, h, q, sweeps=sweep), expected)
 
 
+def test_the_hessian_is_damped_once():
+    """The authors' code damps it again after the rotation."""
+    w, h = problem(5, out=64, n=24)
+    r = quip(w, h, partial(fixed_range, bits=3), rng=np.random.default_rng(0))
+    scaled = damped(w, h, 0.01)[1] / np.outer(r.column_scale, r.column_scale)
+    there = r.left @ (w * r.column_scale) @ r.right.T
+    once, twice = (ldlq(there, r.right @ scaled @ r.right.T, r.quantizer, damping=d)
+                   for d in (0.0, 0.01))
+    assert np.allclose(r.rotated, once)
+    assert not np.allclose(r.rotated, twice)
+
+
 def test_columns_are_scaled_by_the_fourth_root_of_curvature_over_power():
     w, h = problem(5, out=8, n=6)
     r = quip(w, h, partial(fixed_range, bits=4), rng=np.random.default_rng(0), damping=0.0)
