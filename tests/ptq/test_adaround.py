@@ -17,8 +17,8 @@ from refquant.nn.network import run
 from refquant.nn.operations import relu
 from refquant.nn.small_models import PLAIN, split, trained
 from refquant.ptq import adaround as module
-from refquant.ptq.adaquant import adaquant
 from refquant.ptq._descent import Adam
+from refquant.ptq.adaquant import adaquant
 from refquant.ptq.adaround import (
     Learned,
     adaround,
@@ -221,9 +221,9 @@ def learned(w, rows, target, grid, bias, after):
     return r.weight, bias
 
 
-def adapted(w, rows, target, grid, bias, after):
+def adapted(w, rows, target, grid, bias, after, *, rate=0.01):
     r = adaquant(w, rows, target, grid, rng=np.random.default_rng(1), bias=bias, activation=after,
-                 rate=0.05)
+                 rate=rate)
     return r.weight, r.bias.astype(np.float32)
 
 
@@ -268,9 +268,14 @@ def test_three_bits_are_nearly_free_when_rounding_is_learned():
 
 @pytest.mark.slow
 def test_with_eight_images_fewer_degrees_of_freedom_win():
-    ours = accuracy_of(learned, seed=0, bits=2, images=8)
-    freer = accuracy_of(adapted, seed=0, bits=2, images=8)
-    assert ours >= freer + 0.15
+    """0.91 against 0.84 on the mean of five, with the rate that is best for AdaQuant (0.01, of
+    0.005 to 0.1; with 128 images it reaches 0.97). A11's 0.15 is there at five times that rate,
+    on the first network."""
+    ours, freer = (np.array([accuracy_of(method, seed=s, bits=2, images=8) for s in range(5)])
+                   for method in (learned, adapted))
+    assert (ours > freer).all()
+    assert ours.mean() >= freer.mean() + 0.05
+    assert ours[0] >= accuracy_of(partial(adapted, rate=0.05), seed=0, bits=2, images=8) + 0.15
 
 
 def test_a_weight_beyond_the_grid_has_no_slider_to_move():

@@ -272,3 +272,17 @@ def test_on_a_transformer_it_is_better_than_nearest_rounding():
     """MiniLM, 3 bits per row, cosine of embeddings."""
     need_minilm()
     assert minilm_weights(by_gptq, bits=3).cosine > minilm_weights(nearest, bits=3).cosine + 0.1
+
+
+def test_equal_curvatures_keep_their_order():
+    assert np.array_equal(by_curvature(np.ones(100)), np.arange(100))
+
+
+def test_a_weight_of_a_dead_input_does_not_widen_the_range_of_its_group():
+    w, h = problem(0)
+    h[2], h[:, 2] = 0, 0
+    spoilt = w.copy()
+    spoilt[:, 2] = 1e3
+    plain, other = (gptq(v, h, absolute(4), group_size=4, static_groups=True)
+                    for v in (w, spoilt))
+    assert np.array_equal(plain.codes, other.codes)

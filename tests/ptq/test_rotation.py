@@ -119,3 +119,17 @@ def test_on_a_transformer_rotated_products_bear_fewer_bits():
     four = [cosine(p, 4, 4, per_token) for p in (quantized_product, rotated_product)]
     assert four[1] > four[0] + 0.1
     assert cosine(rotated_product, 8, 6, per_tensor) >= 0.98
+
+
+def test_signs_belong_to_rows():
+    q = orthogonal(5, rng=np.random.default_rng(0))
+    signs = np.diag(random_signs(q, rng=np.random.default_rng(1)) @ q.T)
+    assert np.allclose(random_signs(q, rng=np.random.default_rng(1)), signs[:, None] * q)
+    assert sorted(set(signs.round(12))) == [-1, 1]
+
+
+def test_a_kronecker_rotation_is_two_near_factors_and_a_shuffle():
+    rng = np.random.default_rng(0)
+    parts = np.kron(orthogonal(3, rng=rng), orthogonal(4, rng=rng))
+    expected = parts[:, rng.permutation(12)]
+    assert np.array_equal(kronecker(12, rng=np.random.default_rng(0)), expected)

@@ -146,3 +146,8 @@ def test_however_large_its_outliers_a_transformer_is_smoothed_to_the_same():
     assert made[100.0][0] < 10
     assert all(abs(smoothed - made[1.0][1]) < 0.5 for _, smoothed in made.values())
     assert made[100.0][1] >= 30
+
+
+def test_scales_have_a_floor_and_a_column_of_zeros_has_none():
+    assert smoothing_scale(np.ones(1), np.full(1, 1e8), alpha=0.0) == 1e-5
+    assert smoothing_scale(np.full(1, 4.0), np.zeros(1)) == 1
