@@ -63,10 +63,27 @@ def test_a_threshold_moves_the_mean_as_its_pulse_says(kind):
 
 
 @given(VALUES, LEVELS)
+def test_each_input_has_the_slope_of_a_staircase_of_smooth_steps(x, stairs):
+    t, levels = (np.array(v) for v in stairs)
+
+    def smooth(v):
+        return (np.diff(levels) / 2 * np.tanh((v[:, np.newaxis] - t) / (2 * 0.4))).sum(1)
+
+    gx, _, _ = staircase(x, t, levels, logistic(0.4))[1](np.ones_like(x))
+    assert np.allclose(gx, (smooth(x + 1e-5) - smooth(x - 1e-5)) / 2e-5, atol=1e-8)
+
+
+@given(VALUES, LEVELS)
 def test_what_moves_the_inputs_moves_the_thresholds_the_other_way(x, stairs):
     t, levels = (np.array(v) for v in stairs)
     gx, gt, _ = staircase(x, t, levels, triangular(0.5))[1](np.ones_like(x))
     assert np.isclose(gx.sum(), -gt.sum(), atol=1e-9)
+
+
+def test_without_a_threshold_there_is_one_level_and_no_slope():
+    value, pullback = staircase(np.ones(3), np.zeros(0), np.array([0.5]), logistic(1.0))
+    gx, gt, each = pullback(np.ones(3))
+    assert (value.tolist(), gx.tolist(), gt.shape, each.tolist()) == ([0.5] * 3, [0] * 3, (0,), [3])
 
 
 @given(st.floats(-3, 3), st.lists(st.floats(-30, 30), max_size=6), st.data())
