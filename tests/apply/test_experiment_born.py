@@ -36,8 +36,9 @@ def test_nearest_updates_stall_and_random_ones_train():
 
 
 def test_what_random_rounding_adds_has_the_mean_and_variance_of_the_argument():
-    """Each drift is a standard normal number if the sums are unbiased, so their squares add to
-    chi-square of 25; the spread is a mean over 20,000 walks or more, whose error is about 1 %."""
+    """Each drift is a standard normal number if the sums are unbiased, and each run has draws of
+    its own, so their squares add to chi-square of 25; the spread is a mean over 20,000 walks or
+    more, whose error is about 1 %."""
     drift = np.concatenate([column(f"stochastic {b}", "drift") for b in (16, 12, 10, 8, 6)])
     spread = np.concatenate([column(f"stochastic {b}", "spread") for b in (16, 12, 10, 8, 6)])
     assert drift.size == 25

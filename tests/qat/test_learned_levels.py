@@ -94,6 +94,7 @@ def test_ordered_thresholds_ascend_and_have_the_derivatives_they_say(first, raw,
     assert value[0] == first
     g = np.array(data.draw(st.lists(st.floats(-2, 2), min_size=len(value), max_size=len(value))))
     g_first, g_raw = pullback(g)
+    assert g_first.shape == (1,)
     assert np.isclose(g_first[0], g.sum(), atol=1e-9)
     h = 1e-5
     for i in range(len(raw)):
