@@ -370,6 +370,8 @@ def _moments(
     x: Array, mean: Array, variance: Array, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Array, int, Array, Array]:
     """`x` less its means, elements per mean, means less those to keep, deviations."""
+    if x.dtype.kind != "f":                     # a distance in whole numbers, a gradient of 0
+        raise TypeError(f"`x` must be floats; got {x.dtype}")
     for name, statistic in (("mean", mean), ("variance", variance)):
         require_same_shape(name, statistic, x.shape[-1:])
     count = int(np.prod([x.shape[axis] for axis in axes]))

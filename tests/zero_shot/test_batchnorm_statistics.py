@@ -159,6 +159,9 @@ def test_what_has_no_variance_is_refused():
         sample_distance(two, one, one)
     with pytest.raises(ValueError, match=r"`mean` must have shape \(2,\); got \(3,\)"):
         batch_distance(two, np.zeros(3), one)
+    for distance in (batch_distance, sample_distance, gaussian_divergence):
+        with pytest.raises(TypeError, match="`x` must be floats; got int64"):
+            distance(np.ones((4, 3, 2), int), one, one)
     with pytest.raises(ValueError, match=r"`variance` must have shape \(2,\)"):
         gaussian_divergence(two, one, np.zeros(1))
 
