@@ -21,7 +21,7 @@ freezing averages   nodes in evaluation form read `statistics` as constants
 import io
 import math
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -30,7 +30,7 @@ import numpy as np
 from numpy.lib.format import read_array
 
 from refquant._types import Array
-from refquant._validate import require_int
+from refquant._validate import as_unmasked, require_int
 from refquant.nn._artifacts import npz_bytes, write_whole
 from refquant.nn.network import Node, Tap, backward, run, untouched
 from refquant.nn.normalization import updated_statistics
@@ -122,7 +122,7 @@ def start(
     0
     """
     # Sorted as a checkpoint is, so that a loop over the names runs alike after `resume`.
-    in_order = dict(sorted(parameters.items()))
+    in_order = {k: as_unmasked(k, v) for k, v in sorted(parameters.items())}
     return State(0, in_order, dict(sorted(statistics.items())), optimizer.start(in_order))
 
 
@@ -256,7 +256,8 @@ def train(
     ValueError
         If the loss of a step is not finite, or a number of the state that is to be saved or
         returned: the message says which step, and that the last checkpoint stays. If a name in
-        `factors` or `frozen` fits no parameter, or `after` changes names, shapes or dtypes.
+        `factors`, `frozen` or of `penalty` fits no parameter, `after` changes names, shapes or
+        dtypes, or `state` was started with another optimizer.
 
     References
     ----------
@@ -275,6 +276,9 @@ def train(
     require_int("steps", steps, state.step)
     require_int("every", every, 1)
     _require_known("frozen", frozen, {*state.parameters})
+    started, own = (type(s).__name__ for s in (state.optimizer, optimizer.start({})))
+    if started != own:
+        raise ValueError(f"`optimizer` must be the one of `state`; got {own} for {started}")
     factor = _factor(factors, state.parameters)
     kept = f"the last checkpoint, {checkpoint}, stays" if checkpoint else "nothing was saved"
 
@@ -287,6 +291,7 @@ def train(
         loss = float(trace.values["loss"])
         if penalty is not None:
             value, more = penalty(before, step)
+            _require_known("penalty", more, before)
             loss += float(value)
             gradients |= {k: gradients[k] + g if k in gradients else g
                           for k, g in more.items() if k not in frozen}
@@ -375,15 +380,13 @@ def resume(path: Path, optimizer: Optimizer = ADAM) -> State:
     Traceback (most recent call last):
     FileNotFoundError: [Errno 2] No such file or directory: 'no.npz'
     """
-    # Everything that zipfile and NumPy say of a broken file, and what is missing in another one.
-    broken = (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, OSError, ValueError)
     with Path(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 arrays = {n.removesuffix(".npy"): read_array(io.BytesIO(archive.read(n)))
                           for n in archive.namelist()}
-            step = int(arrays["step"])
-        except broken as err:
+            step = _count("step", arrays)
+        except Exception as err:    # zipfile, NumPy and decompressors know a dozen kinds
             reason = str(err).splitlines()[0] if str(err) else type(err).__name__
             raise ValueError(f"`path` must be a whole checkpoint; got {path} ({reason})") from None
     blank = optimizer.start({})
@@ -392,10 +395,25 @@ def resume(path: Path, optimizer: Optimizer = ADAM) -> State:
     if not whole <= saved <= {*blank._fields}:
         raise ValueError(f"`optimizer` must be the one of {path}; got {type(blank).__name__}, "
                          f"but the file has {sorted(saved)}")
-    memory = {f: type(v)(arrays[f"optimizer.{f}"]) if f in whole else _under(f"optimizer.{f}",
-              arrays) for f, v in blank._asdict().items()}
-    return State(step, _under("parameters", arrays), _under("statistics", arrays),
-                 type(blank)(**memory))
+    parameters = _under("parameters", arrays)
+    for field, value in optimizer.start(parameters)._asdict().items():
+        for name, like in () if field in whole else value.items():
+            found = arrays.get(f"optimizer.{field}/{name}")
+            if found is None or found.shape != like.shape:
+                raise ValueError(f"`path` must be a whole checkpoint; got {path} (no "
+                                 f"'optimizer.{field}/{name}' of shape {like.shape})")
+    memory = {f: _count(f"optimizer.{f}", arrays) if f in whole else
+              _under(f"optimizer.{f}", arrays) for f in blank._fields}
+    return State(step, parameters, _under("statistics", arrays), type(blank)(**memory))
+
+
+def _count(name: str, arrays: Mapping[str, Array]) -> int:
+    """A whole number of a checkpoint."""
+    array = arrays[name]
+    if array.shape or array.dtype.kind not in "iu" or array < 0:
+        raise ValueError(f"`{name}` must be a whole number; got {array.dtype} "
+                         f"of shape {array.shape}")
+    return int(array)
 
 
 def _under(part: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -418,7 +436,7 @@ def _factor(
     return found.__getitem__
 
 
-def _require_known(name: str, given: Collection[str], known: Collection[str]) -> None:
+def _require_known(name: str, given: Iterable[str], known: Collection[str]) -> None:
     """Raise unless all names given are known."""
     unknown = [one for one in given if one not in known]
     if unknown:

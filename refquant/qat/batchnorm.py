@@ -21,7 +21,7 @@ deployed. With Q the identity, *corrected* is batch norm itself, in its values a
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals
+from refquant._validate import as_reals, require_same_shape
 from refquant.qat._common import Pullback
 
 __all__ = ["batch_mean", "batch_variance", "corrected", "folded_bias", "folded_weight"]
@@ -127,6 +127,9 @@ def folded_weight(
     array([[3., 3.]])
     """
     weight = as_reals("weight", weight)
+    if not weight.ndim:
+        raise ValueError("`weight` must have an output channel; got shape ()")
+    gamma, variance = _channels(len(weight), gamma=gamma, variance=variance)
     inverse = 1 / np.sqrt(variance + epsilon)
     slope = _channel_first(gamma * inverse, weight)
 
@@ -168,6 +171,8 @@ def folded_bias(
     array([-1.])
     """
     gamma = as_reals("gamma", gamma)
+    gamma, beta, mean, variance = _channels(
+        gamma.size, gamma=gamma, beta=beta, mean=mean, variance=variance)
     inverse = 1 / np.sqrt(variance + epsilon)
 
     def pullback(g: Array) -> tuple[Array, ...]:
@@ -220,6 +225,8 @@ def corrected(
     array([[2.]])
     """
     y, rows = _rows(y)
+    gamma, beta, mean, variance, running = _channels(
+        y.shape[-1], gamma=gamma, beta=beta, mean=mean, variance=variance, running=running)
     inverse, sigma = 1 / np.sqrt(variance + epsilon), np.sqrt(running + epsilon)
     ratio = sigma * inverse
 
@@ -245,6 +252,16 @@ def _rows(y: Array) -> tuple[Array, Array]:
     if y.ndim == 0 or y.size == 0:
         raise ValueError(f"`y` must have a row and a channel; got shape {y.shape}")
     return y, y.reshape(-1, y.shape[-1])
+
+
+def _channels(n: int, **parameters: Array) -> list[Array]:
+    """Parameters with one number for each of n channels; no variance is below zero."""
+    found = [as_reals(name, p) for name, p in parameters.items()]
+    for name, p in zip(parameters, found, strict=True):
+        require_same_shape(name, p, (n,))
+        if name in ("variance", "running") and (p < 0).any():
+            raise ValueError(f"`{name}` must be at least 0; got {p.min()}")
+    return found
 
 
 def _spread(g: Array, y: Array) -> Array:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_finite, require_positive
+from refquant._validate import as_reals, require_finite, require_positive
 from refquant.qat._common import Pullback
 from refquant.quantizers.binary import sign
 
@@ -67,6 +67,7 @@ def binary_connect(
     >>> y, pullback(np.ones(4))
     (array([-1., -1.,  1.,  1.]), (array([0., 1., 1., 1.]),))
     """
+    weight = as_reals("weight", weight)
     require_finite("weight", weight)
     inside = np.abs(weight) <= 1
     return sign(weight), lambda g: (g * inside,)
@@ -99,4 +100,4 @@ def kept_within(weight: Array, *, bound: float = 1.0) -> Array:
     array([-1. ,  0.2])
     """
     require_positive("bound", np.asarray(bound))
-    return np.clip(weight, -bound, bound)
+    return np.clip(as_reals("weight", weight), -bound, bound)

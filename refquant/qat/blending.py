@@ -10,7 +10,7 @@ weights move less, and at 1 not at all; what is not right by then stays.
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_int
+from refquant._validate import as_reals, require_int
 from refquant.qat._common import Pullback
 from refquant.qat.proximal import Projection
 
@@ -58,8 +58,10 @@ def blend(weight: Array, alpha: Array, *, project: Projection) -> tuple[Array, P
     >>> y, pullback(np.ones(2))[0]
     (array([ 0.4 , -0.85]), array([0.75, 0.75]))
     """
+    weight, alpha = as_reals("weight", weight), as_reals("alpha", alpha)
     if alpha.shape != () or not 0 <= alpha <= 1:
-        raise ValueError(f"`alpha` must be one number in [0, 1]; got {alpha}")
+        got = f"shape {alpha.shape}" if alpha.shape else alpha
+        raise ValueError(f"`alpha` must be one number in [0, 1]; got {got}")
     share, rounded = float(alpha), project(weight)
 
     def pullback(g: Array) -> tuple[Array, ...]:

@@ -249,6 +249,9 @@ def hint(student: Array, teacher: Array, regressor: Array) -> tuple[Array, LossP
     student, teacher, regressor = (as_reals(n, x) for n, x in (
         ("student", student), ("teacher", teacher), ("regressor", regressor)))
     require_nonempty("student", student)
+    if not (student.ndim and teacher.ndim):
+        raise ValueError(f"`student` and `teacher` must have channels; got shapes "
+                         f"{student.shape} and {teacher.shape}")
     require_same_shape("regressor", regressor, (teacher.shape[-1], student.shape[-1]))
     require_same_shape("teacher", teacher, (*student.shape[:-1], len(regressor)))
     rows = student.reshape(-1, student.shape[-1])

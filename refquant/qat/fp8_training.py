@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Rounding
-from refquant._validate import require_int
+from refquant._validate import as_reals, require_int
 from refquant.kernels.float_tables import decode_bytes, encode_bytes
 from refquant.qat._common import Pullback
 from refquant.quantizers.minifloat import E4M3FN, E5M2, Minifloat
@@ -193,7 +193,7 @@ def fp8_forward(
     >>> fp8_forward(np.array([1.0, 1.06, -0.3]))[0]
     array([ 1.    ,  1.    , -0.3125])
     """
-    return _rescaled(x, number_format, scale), lambda g: (g,)
+    return _rescaled(as_reals("x", x), number_format, scale), lambda g: (g,)
 
 
 def fp8_gradient(
@@ -227,7 +227,7 @@ def fp8_gradient(
     >>> pullback(np.array([1e-7, 1.1e-7, 5e-12]))[0]
     array([1.04308128e-07, 1.04308128e-07, 4.54747351e-12])
     """
-    return x, lambda g: (_rescaled(g, number_format, scale),)
+    return as_reals("x", x), lambda g: (_rescaled(g, number_format, scale),)
 
 
 def chunked_sum(

@@ -18,7 +18,7 @@ the direction of things: each error and gradient is divided by its own size.
 import numpy as np
 
 from refquant._types import Array, Rounding
-from refquant._validate import require_finite, require_int, require_positive
+from refquant._validate import as_reals, require_finite, require_int, require_positive
 from refquant.qat._common import Pullback
 from refquant.quantizers.fixed_point import FixedPoint
 from refquant.rounding import half_even
@@ -202,7 +202,7 @@ def integer_weight(weight: Array, *, bits: int = 2) -> tuple[Array, Pullback]:
     >>> integer_weight(np.array([-0.9, -0.2, 0.3]))[0]
     array([-0.5,  0. ,  0.5])
     """
-    return _rounded(weight, bits), lambda g: (g,)
+    return _rounded(as_reals("weight", weight), bits), lambda g: (g,)
 
 
 def integer_activation(x: Array, *, alpha: float = 1.0, bits: int = 8) -> tuple[Array, Pullback]:
@@ -242,6 +242,7 @@ def integer_activation(x: Array, *, alpha: float = 1.0, bits: int = 8) -> tuple[
     >>> y, pullback(np.ones(3))
     (array([-0.875,  0.125,  0.25 ]), (array([0.  , 0.25, 0.25]),))
     """
+    x = as_reals("x", x)
     require_positive("alpha", np.asarray(alpha))
     over = x.dtype.type(1 / alpha)
     inside = np.abs(x * over) <= integers(bits).max_value
@@ -283,7 +284,7 @@ def integer_error(x: Array, *, bits: int = 8) -> tuple[Array, Pullback]:
     >>> pullback(np.array([1e-9, -0.6e-9, 1e-11]))[0] * 8
     array([ 7., -5.,  0.])
     """
-    return x, lambda g: (_rounded(_normalized("error", g), bits),)
+    return as_reals("x", x), lambda g: (_rounded(_normalized("error", g), bits),)
 
 
 def integer_update(

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int, require_nonempty
-from refquant.qat._common import Pullback, sum_to_shape
+from refquant._validate import as_reals, require_finite, require_int, require_nonempty
+from refquant.qat._common import Pullback, as_parameter, as_positive, sum_to_shape
 
 __all__ = ["Interval", "fake_quantize_activation", "fake_quantize_weight", "initial_interval"]
 
@@ -95,8 +95,7 @@ def fake_quantize_weight(
     """
     require_int("bits", bits, 2, 16)
     w, c, d = _checked("w", w, center, half_width)
-    exponent = as_reals("gamma", gamma)
-    _require_positive("gamma", exponent)
+    exponent = as_positive("gamma", gamma, w)
     n = w.dtype.type(2 ** (bits - 1) - 1)
     sign = np.sign(w)
     u, inside = _mapped(np.abs(w), c, d)
@@ -215,11 +214,7 @@ def _mapped(magnitude: Array, c: Array, d: Array) -> tuple[Array, Array]:
 
 def _checked(name: str, x: Array, center: Array, half_width: Array) -> tuple[Array, Array, Array]:
     values = as_reals(name, x)
-    c, d = as_reals("center", center), as_reals("half_width", half_width)
-    _require_positive("half_width", d)
-    return values, c, d
-
-
-def _require_positive(name: str, values: Array) -> None:
-    if not (values > 0).all():
-        raise ValueError(f"`{name}` must be positive; got {values[~(values > 0)].flat[0]}")
+    require_finite(name, values)
+    c = as_parameter("center", center, values)
+    require_finite("center", c)
+    return values, c, as_positive("half_width", half_width, values)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int
+from refquant._validate import as_reals, require_finite, require_int
 from refquant.qat._common import (
     Pullback,
     as_parameter,
@@ -323,6 +323,8 @@ def _grid(
     if not ((low <= 0) & (high >= 0) & (high > low)).all():
         raise ValueError(
             f"`low` and `high` must hold 0 between them; got {np.ravel(low)} and {np.ravel(high)}")
+    require_finite("low", low)
+    require_finite("high", high)
     step = (high - low) / (qmax - qmin)
     zero = np.clip(np.rint(qmin - low / step), qmin, qmax)
     return low, high, np.asarray(step), np.asarray(zero), qmin, qmax

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refquant._types import Array, Axis, Codes, Rounding
-from refquant._validate import require_finite, require_int, require_positive
+from refquant._validate import as_reals, require_finite, require_int, require_positive
 from refquant.qat._common import Pullback
 from refquant.rounding import half_even
 
@@ -342,4 +342,4 @@ def gradient_cast(x: Array, *, cast: Callable[[Array], Array]) -> tuple[Array, P
     >>> pullback(np.array(0.7))
     (np.float64(1.0),)
     """
-    return x, lambda g: (cast(g),)
+    return as_reals("x", x), lambda g: (cast(g),)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import as_data, as_reals, require_int
+from refquant._validate import as_data, as_reals, require_finite, require_int
 from refquant.granularity import as_rows
 from refquant.qat._common import (
     Mask,
@@ -194,6 +194,7 @@ def lsq_plus(
     """
     x = as_reals("x", x)
     offset = as_parameter("offset", offset, x)
+    require_finite("offset", offset)
     y, plain = lsq(x - offset, scale, qmin=qmin, qmax=qmax, factor=factor, mask=mask)
 
     def pullback(g: Array) -> tuple[Array, ...]:

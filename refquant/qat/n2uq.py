@@ -12,7 +12,7 @@ of its place in its segment, which is piecewise linear, with slope :math:`I / a_
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int, require_no_nan
+from refquant._validate import as_reals, require_finite, require_int, require_no_nan
 from refquant.qat._common import Pullback
 
 __all__ = ["fake_quantize_activation", "fake_quantize_weight", "fake_quantize_weight_released",
@@ -247,7 +247,7 @@ def _on_scale(w: Array, bits: int) -> tuple[Array, Array, Array]:
     if w.ndim == 0 or w.size == 0:
         raise ValueError(f"`w` must have output channels of at least one weight; "
                          f"got shape {w.shape}")
-    require_no_nan("w", w)
+    require_finite("w", w)
     mean = np.abs(w).mean(axis=tuple(range(1, w.ndim)), keepdims=True)
     scale = (mean * (n / 2 ** (bits - 1))).astype(w.dtype)
     ratio = np.divide(w, scale, out=np.zeros_like(w), where=np.broadcast_to(scale > 0, w.shape))
@@ -262,5 +262,6 @@ def _checked(x: Array, widths: Array, start: Array) -> tuple[Array, Array, Array
     if start.size != 1:
         raise ValueError(f"`start` must have one element; got shape {start.shape}")
     require_no_nan("x", x)
-    require_no_nan("widths", a)
+    require_finite("widths", a)
+    require_finite("start", start)
     return x, a, start

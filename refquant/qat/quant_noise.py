@@ -13,7 +13,13 @@ from collections.abc import Callable
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_broadcastable, require_int, require_number
+from refquant._validate import (
+    as_reals,
+    as_unmasked,
+    require_broadcastable,
+    require_int,
+    require_number,
+)
 from refquant.qat.proximal import Projection
 
 __all__ = ["noise_mask", "quant_noise"]
@@ -102,6 +108,7 @@ def quant_noise(
     >>> noisy, pullback(np.array([3.0, 4.0]))[0]
     (array([0.2, 1. ]), array([3., 4.]))
     """
+    weight, mask = as_reals("weight", weight), as_unmasked("mask", mask)
     if mask.dtype != np.bool_:
         raise TypeError(f"`mask` must be of bools; got {mask.dtype}")
     require_broadcastable("mask", mask, weight.shape)

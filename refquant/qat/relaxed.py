@@ -17,8 +17,15 @@ softmax removes: no difference of nearly equal numbers, no normaliser to differe
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_broadcastable, require_int, require_positive
-from refquant.qat._common import Pullback, sum_to_shape
+from refquant._validate import (
+    as_reals,
+    require_int,
+    require_no_nan,
+    require_nonempty,
+    require_positive,
+    require_same_shape,
+)
+from refquant.qat._common import Pullback, as_positive, sum_to_shape
 
 __all__ = ["cooled", "gumbel", "gumbel_argmax", "gumbel_softmax", "level_logits",
            "relaxed_quantize"]
@@ -93,7 +100,10 @@ def gumbel_softmax(logits: Array, temperature: Array, *, noise: Array) -> tuple[
     >>> [gumbel_softmax(logits, np.array(t), noise=none)[0].round(2).tolist() for t in (1., .1)]
     [[0.5, 0.3, 0.2], [0.99, 0.01, 0.0]]
     """
-    require_positive("temperature", temperature)
+    logits, noise = as_reals("logits", logits), as_reals("noise", noise)
+    require_same_shape("noise", noise, logits.shape)
+    require_nonempty("logits", np.atleast_1d(logits))
+    temperature = as_positive("temperature", temperature, logits)
     noisy = (logits + noise).astype(logits.dtype)
     z = noisy / temperature
     y = np.exp(z - z.max(-1, keepdims=True))
@@ -136,6 +146,7 @@ def gumbel_argmax(logits: Array, temperature: Array, *, noise: Array) -> tuple[A
     (array([0., 1., 0.]), array([ 0.08, -0.06, -0.02]))
     """
     soft, pullback = gumbel_softmax(logits, temperature, noise=noise)
+    require_no_nan("logits", soft)      # the largest of them is not to be had
     best = (logits + noise).argmax(-1)[..., None]
     return (np.arange(soft.shape[-1]) == best).astype(soft.dtype), pullback
 
@@ -183,9 +194,9 @@ def level_logits(
     >>> (np.exp(logits) / np.exp(logits).sum()).round(3)
     array([[0.69, 0.31, 0.  ]])
     """
-    for name, parameter in (("spacing", spacing), ("sigma", sigma)):
-        require_positive(name, parameter)
-        require_broadcastable(name, parameter, x.shape)
+    x = as_reals("x", x)
+    require_no_nan("x", x)
+    spacing, sigma = as_positive("spacing", spacing, x), as_positive("sigma", sigma, x)
     k = codes.astype(x.dtype)
     alpha, width = (np.broadcast_to(p, x.shape)[..., None] for p in (spacing, sigma))
     a = (alpha * (k + 0.5) - x[..., None]) / width
@@ -252,6 +263,7 @@ def relaxed_quantize(
     >>> relaxed_quantize(x, one, one / 9, codes=codes, temperature=1.0, noise=none)[0].round(2)
     array([0.29, 1.06])
     """
+    x, spacing = as_reals("x", x), as_reals("spacing", spacing)
     logits, to_x = level_logits(x, spacing, sigma, codes=codes, reach=reach)
     z, to_logits = gumbel_softmax(logits, np.array(temperature, x.dtype), noise=noise)
     mean_code = z @ codes.astype(x.dtype)

@@ -18,8 +18,8 @@ Stochastic rounding is the same neuron between two levels: `round_stochastically
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_broadcastable, require_positive
-from refquant.qat._common import Pullback
+from refquant._validate import as_reals, require_no_nan
+from refquant.qat._common import Pullback, as_positive
 from refquant.rounding import stochastic
 
 __all__ = ["best_baseline", "fire", "firing_probability", "round_stochastically", "score",
@@ -47,6 +47,7 @@ def firing_probability(a: Array) -> Array:
     >>> firing_probability(np.array([-800.0, 0.0, 0.4])).round(3)
     array([0.   , 0.5  , 0.599])
     """
+    a = as_reals("a", a)
     return np.asarray((1 + np.tanh(a / 2)) / 2)       # exp would overflow
 
 
@@ -73,6 +74,8 @@ def fire(a: Array, *, rng: np.random.Generator) -> Array:
     >>> float(fire(np.full(100_000, 0.4), rng=np.random.default_rng(0)).mean().round(2))
     0.6
     """
+    a = as_reals("a", a)
+    require_no_nan("a", a)
     return (rng.random(a.shape) < firing_probability(a)).astype(a.dtype)
 
 
@@ -320,7 +323,7 @@ def round_stochastically(
     >>> np.unique(q), float(q.mean().round(2))
     (array([0., 1.]), 0.3)
     """
-    require_positive("step", step)
-    require_broadcastable("step", step, x.shape)
+    x = as_reals("x", x)
+    step = as_positive("step", step, x)
     value = (stochastic(x / step, rng=rng) * step).astype(x.dtype)
     return value, lambda g: (g,)

@@ -18,8 +18,9 @@ estimator            slope that stands in for the jump      of the surrogate
 `step_clipped_relu`  1 on (0, 1)                            clip(x, 0, 1)
 ===================  =====================================  ==================================
 
-Quantizers of more levels have the same three sentences: `fake_quantize` for a uniform grid that
-stays as it is, `refit` for one fitted anew at each call, `pass_through` for any levels at all.
+None of them takes NaN, which no level stands for. Quantizers of more levels have the same three
+sentences: `fake_quantize` for a uniform grid that stays as it is, `refit` for one fitted anew at
+each call, `pass_through` for any levels at all.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,12 @@ from collections.abc import Callable
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_broadcastable, require_positive
+from refquant._validate import (
+    as_reals,
+    require_broadcastable,
+    require_no_nan,
+    require_positive,
+)
 from refquant.kernels import elementwise
 from refquant.qat._common import (
     Mask,
@@ -88,7 +94,7 @@ def sign_identity(x: Array) -> tuple[Array, Pullback]:
     >>> y, pullback(np.array([1.0, 2.0, 3.0]))
     (array([-1.,  1.,  1.]), (array([1., 2., 3.]),))
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     return _sign(x), lambda g: (g,)
 
 
@@ -150,7 +156,7 @@ def sign_clipped(x: Array, *, limit: float) -> tuple[Array, Pullback]:
     >>> sign_clipped(np.array([-2.0, -1.0, 0.5]), limit=0.7)[1](np.ones(3))
     (array([0., 0., 1.]),)
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     require_positive("limit", np.asarray(limit))
     return _with_slope(_sign(x), (np.abs(x) <= limit).astype(x.dtype))
 
@@ -187,7 +193,7 @@ def sign_tanh(x: Array, *, sharpness: float = 1.0) -> tuple[Array, Pullback]:
     >>> sign_tanh(np.array([0.0, 0.5]), sharpness=2.0)[1](np.ones(2))[0].round(3)
     array([2.  , 0.84])
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     require_positive("sharpness", np.asarray(sharpness))
     soft = np.tanh(float(sharpness) * x)
     return _with_slope(_sign(x), float(sharpness) * (1 - soft * soft))
@@ -218,7 +224,7 @@ def sign_bireal(x: Array) -> tuple[Array, Pullback]:
     >>> sign_bireal(np.array([-1.0, -0.5, 0.0, 0.75]))[1](np.ones(4))
     (array([0. , 1. , 2. , 0.5]),)
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     return _with_slope(_sign(x), np.maximum(2 - 2 * np.abs(x), 0))
 
 
@@ -254,7 +260,7 @@ def sign_swish(x: Array, *, sharpness: float = 5.0) -> tuple[Array, Pullback]:
     >>> sign_swish(np.array([0.0, 0.5, 9.0]))[1](np.ones(3))[0].round(3)
     array([ 5.   , -0.085, -0.   ])
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     require_positive("sharpness", np.asarray(sharpness))
     # cosh overflows where the slope is 0 long since, in float32 at 89.
     u = np.clip(float(sharpness) * x, -80, 80)
@@ -289,7 +295,7 @@ def step_sigmoid(x: Array) -> tuple[Array, Pullback]:
     >>> y, pullback(np.ones(2))[0].round(3)
     (array([0., 1.]), array([0.25 , 0.105]))
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     half = np.tanh(x / 2)                       # 2 sigma - 1, without an exp that overflows
     return _with_slope((x > 0).astype(x.dtype), (1 - half * half) / 4)
 
@@ -322,7 +328,7 @@ def step_relu(x: Array) -> tuple[Array, Pullback]:
     >>> step_relu(np.array([-1.0, 0.0, 2.0]))[1](np.ones(3))
     (array([0., 0., 1.]),)
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     above = (x > 0).astype(x.dtype)
     return _with_slope(above, above)
 
@@ -350,7 +356,7 @@ def step_clipped_relu(x: Array) -> tuple[Array, Pullback]:
     >>> step_clipped_relu(np.array([0.0, 0.5, 1.0]))[1](np.ones(3))
     (array([0., 1., 0.]),)
     """
-    x = as_reals("x", x)
+    x = _numbers(x)
     return _with_slope((x > 0).astype(x.dtype), ((x > 0) & (x < 1)).astype(x.dtype))
 
 
@@ -471,6 +477,13 @@ def pass_through(x: Array, *, quantizer: Quantizer) -> tuple[Array, Pullback]:
     """
     x = as_reals("x", x)
     return round_trip(x, quantizer).astype(x.dtype, copy=False), lambda g: (g,)
+
+
+def _numbers(x: Array) -> Array:
+    """`x`, if it is reals without NaN: a comparison would make a level of it in silence."""
+    x = as_reals("x", x)
+    require_no_nan("x", x)
+    return x
 
 
 def _sign(x: Array) -> Array:

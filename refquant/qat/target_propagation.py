@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_same_shape
+from refquant._validate import as_reals, require_same_shape
 from refquant.qat._common import Pullback
 
 __all__ = ["Inverse", "difference_targets", "feasible_targets", "inverse_error",
@@ -269,6 +269,8 @@ def soft_hinge(z: Array, target: Array) -> tuple[Array, Pullback]:
     >>> loss.round(2), pullback(np.ones(2))[0].round(2)
     (array([0.04, 2.  ]), array([-0.07, -0.  ]))
     """
+    z, target = as_reals("z", z), as_reals("target", target)
+    require_same_shape("target", target, z.shape)
     level = np.tanh(1 - target * z)
     return level + 1, lambda g: (np.asarray(-g * target * (1 - level**2)),)
 

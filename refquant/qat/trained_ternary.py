@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import as_data
+from refquant._validate import as_data, as_reals
 from refquant.qat._common import Pullback, sum_to_shape
 from refquant.qat.straight_through import pass_through
 from refquant.quantizers.ternary import ttq, twn
@@ -131,6 +131,8 @@ def trained_levels(
     >>> pullback(np.array([1.0, 2.0, 3.0]))
     (array([0.7, 0.8, 3. ]), array(-2.), array(1.))
     """
+    weight = as_reals("weight", weight)
+    negative, positive = as_reals("negative", negative), as_reals("positive", positive)
     codes = ttq(weight, negative, positive, ratio=ratio).encode(weight)
     above, below = codes > 0, codes < 0
     zero = weight.dtype.type(0)

@@ -19,7 +19,7 @@ and before the convolution: a pooling between would find +1 in every window.
 import numpy as np
 
 from refquant._types import Array, Axis
-from refquant._validate import require_int
+from refquant._validate import as_reals, require_int
 from refquant.qat._common import Pullback
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.binary import sign, xnor
@@ -66,6 +66,7 @@ def binary_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback]
     >>> y, pullback(np.array([1.0, 0.0, 0.0]))[0].round(4)
     (array([ 0.5, -0.5,  0.5]), array([ 0.8333, -0.3333,  0.3333]))
     """
+    weight = as_reals("weight", weight)
     q = xnor(weight, axis=axis)
     signs, inside, n = sign(weight), np.abs(weight) <= 1, weight.size // q.scale.size
 
@@ -111,6 +112,7 @@ def printed_weight(weight: Array, *, axis: Axis = None) -> tuple[Array, Pullback
     >>> pullback(np.array([1.0, 0.0, 0.0]))[0].round(4)
     array([0.8333, 0.    , 0.    ])
     """
+    weight = as_reals("weight", weight)
     q = xnor(weight, axis=axis)
     slope = weight.dtype.type(q.scale.size / weight.size) + (np.abs(weight) <= 1) * q.scale
     return fake_quantize(weight, q), lambda g: (g * slope,)
@@ -156,7 +158,8 @@ def window_scales(
     >>> k.ravel(), pullback(np.ones_like(k))[0].ravel()
     (array([4.]), array([ 0.25, -0.25,  0.25,  0.25]))
     """
-    if x.ndim != 4:
+    x = as_reals("x", x)
+    if x.ndim != 4 or not x.shape[3]:
         raise ValueError(f"`x` must have shape (n, height, width, channels); got {x.shape}")
     require_int("padding", padding, 0)
     require_int("stride", stride, 1)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -269,7 +270,14 @@ def test_a_run_in_two_parts_ends_in_the_same_bits(tmp_path_factory, optimizer, t
 def test_a_checkpoint_holds_the_state_to_the_bit(tmp_path):
     state = train(NODES, digit_start(), digit_batches(), steps=1, rate=constant(1e-3))
     odd = {"nan": np.array([np.nan, -0.0]), "a/b": np.float32(3), "c.npy": np.zeros((2, 0))}
-    state = state._replace(parameters=dict(sorted((state.parameters | odd).items())))
+
+    def ordered(names):
+        return dict(sorted((names | odd).items()))
+
+    memory = state.optimizer
+    state = state._replace(
+        parameters=ordered(state.parameters),
+        optimizer=memory._replace(first=ordered(memory.first), second=ordered(memory.second)))
     save(state, tmp_path / "state.npz")
     assert same(resume(tmp_path / "state.npz"), state)
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
@@ -357,6 +365,69 @@ def test_other_files_and_other_optimizers_are_told_apart(tmp_path):
     save(start(W, {}, ADAM), tmp_path / "adam.npz")
     with pytest.raises(ValueError, match=r"got SgdState, but the file has \['first', 'second'"):
         resume(tmp_path / "adam.npz", SGD)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"step": np.array([1, 2])}, r"`step` must be a whole number; got int64 of shape \(2,\)"),
+    ({"step": np.array(2.7)}, "`step` must be a whole number; got float64"),
+    ({"step": np.array(-5)}, "`step` must be a whole number; got"),
+    ({"optimizer.steps": np.array(0.5)}, "`optimizer.steps` must be a whole number; got float64"),
+    ({"optimizer.first/w": None}, "whole checkpoint; got .*no 'optimizer.first/w' of shape"),
+    ({"optimizer.second/w": np.zeros(())}, "no 'optimizer.second/w' of shape"),
+])
+def test_a_checkpoint_of_wrong_parts_is_refused(tmp_path, change, message):
+    """Read as it is, the scalar memory would train, and 2.7 steps would be two."""
+    save(start(W, {}), tmp_path / "state.npz")
+    with np.load(tmp_path / "state.npz") as file:
+        arrays = {**file, **change}
+    np.savez(tmp_path / "other.npz", **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(ValueError, match=message) as err:
+        resume(tmp_path / "other.npz")
+    assert "\n" not in str(err.value)
+
+
+def test_whatever_unpacking_says_of_a_broken_file_is_an_error_of_one_line(tmp_path):
+    """Encrypted members, streams that do not unpack, headers that no memory could hold."""
+    path = tmp_path / "state.npz"
+    save(start(W, {}), path)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "encrypted.npz").write_bytes(bytes(content))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**15,)}"
+    for name, text in (("large", header.replace(b"10**15", b"1" + b"0" * 15)), ("odd", b"(" * 99)):
+        array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
+            for member, data in {**members, "parameters/w.npy": array}.items():
+                archive.writestr(member, data)
+    with zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    content = bytearray((tmp_path / "packed.npz").read_bytes())
+    content[60:80] = b"\xff" * 20
+    (tmp_path / "packed.npz").write_bytes(bytes(content))
+    for name in ("encrypted", "large", "odd", "packed"):
+        with pytest.raises(ValueError, match="`path` must be a whole checkpoint; got") as err:
+            resume(tmp_path / f"{name}.npz")
+        assert "\n" not in str(err.value)
+
+
+def test_a_state_of_another_optimizer_is_told_before_the_first_step():
+    with pytest.raises(ValueError, match="`optimizer` must be the one of `state`; got SgdState "
+                                         "for AdamState"):
+        roll(start(W, {}), optimizer=SGD)
+
+
+def test_a_penalty_on_a_name_that_is_not_there_is_no_silence():
+    with pytest.raises(ValueError, match="`penalty` must name parameters; got 'typo'"):
+        roll(penalty=lambda parameters, step: (0.0, {"typo": np.ones(2)}))
+
+
+def test_a_start_takes_lists_and_refuses_masks():
+    assert roll(start({"w": [1.0, -2.0]}, {}, SGD)).parameters["w"].tolist() == [0.125, -0.25]
+    with pytest.raises(TypeError, match="`w` must not be masked; got a MaskedArray"):
+        start({"w": np.ma.masked_array([1.0, 2.0], [1, 0])}, {})
 
 
 def test_a_start_that_failed_to_be_written_leaves_the_last_one(tmp_path, monkeypatch):

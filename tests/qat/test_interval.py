@@ -132,13 +132,13 @@ def test_the_first_interval_prunes_and_clips_nothing():
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: fake_quantize_weight(X, np.array(1.0), np.array(0.0), np.array(1.0), bits=3),
-     "`half_width` must be positive; got 0.0"),
+     "`half_width` must be positive and finite; got 0.0"),
     (lambda: fake_quantize_weight(X, np.array(1.0), np.array(1.0), np.array(-1.0), bits=3),
-     "`gamma` must be positive; got -1.0"),
+     "`gamma` must be positive and finite; got -1.0"),
     (lambda: fake_quantize_weight(X, np.array(1.0), np.array(1.0), np.array(1.0), bits=1),
      "`bits` must be at least 2; got 1"),
     (lambda: fake_quantize_activation(X, np.array(1.0), np.array(np.nan), bits=2),
-     "`half_width` must be positive; got nan"),
+     "`half_width` must be positive and finite; got nan"),
     (lambda: initial_interval(np.zeros(3)), "`x` must have a number that is not 0"),
     (lambda: initial_interval(np.zeros(0)), "`x` must not be empty"),
 ])
