@@ -569,6 +569,9 @@ def _threshold_record(settings: Mapping[str, Any], log2_threshold: Array) -> Uni
 
 
 def _ends_record(settings: Mapping[str, Any], low: Array, high: Array) -> Uniform:
+    if not ((low <= 0) & (high >= 0) & (high > low)).all():
+        raise ValueError(
+            f"`low` and `high` must hold 0 between them; got {np.ravel(low)} and {np.ravel(high)}")
     top = 2 ** settings["bits"] - 1
     scale = np.asarray((high - low) / top)
     zero = np.clip(np.rint(-low / scale), 0, top)

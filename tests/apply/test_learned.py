@@ -216,3 +216,14 @@ def test_what_is_refused():
         pact_ceiling(SIGNED)
     with pytest.raises(ValueError, match="must have all codes of its bits; got -3 to 3"):
         tqt_threshold(symmetric(np.array(1.0), bits=3))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.5), (0.0, 0.0), (np.nan, 1.0)])
+def test_ends_on_one_side_of_zero_are_no_record(low, high):
+    """The estimator refuses them; read back they were a range that had never been trained."""
+    net = [Node("y", linear, ("x", "w"))]
+    grid = Uniform(np.array(0.5), np.array(3, np.int32), 0, 7)
+    new = insert(net, {"w": np.eye(2)}, {"w": grid}, min_max_ends)
+    moved = {"w.low": np.array(low), "w.high": np.array(high)}
+    with pytest.raises(ValueError, match="`low` and `high` must hold 0 between them; got"):
+        read_back(new.nodes, {**new.parameters, **moved})
