@@ -50,7 +50,8 @@ class Optimizer(NamedTuple):
     ----------
     start : callable, parameters -> state
         A named tuple of whole numbers and dicts of arrays.
-    step : callable, (parameters, gradients, state, *, rate) -> (parameters, state)
+    step : callable, (parameters, gradients, state, rate) -> (parameters, state)
+        The rate is a keyword.
         Settings go in with ``ADAM._replace(step=partial(adam, weight_decay=0.05))``.
 
     References

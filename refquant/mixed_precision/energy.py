@@ -16,7 +16,7 @@ from refquant._validate import require_int, require_number
 __all__ = ["ADD", "AREA_ADD", "AREA_MULTIPLY", "MEMORY", "MULTIPLY", "MemoryAccess",
            "access_energy", "add_energy", "mac_energy", "multiply_energy"]
 
-#: pJ of one addition and one multiplication, 45 nm, 0.9 V.
+#: Picojoules of one addition and of one multiplication, 45 nm, 0.9 V.
 ADD = {"int8": 0.03, "int32": 0.1, "float16": 0.4, "float32": 0.9}
 MULTIPLY = {"int8": 0.2, "int32": 3.1, "float16": 1.1, "float32": 3.7}
 #: Area of the same circuits in square micrometres.

@@ -24,7 +24,7 @@ import numpy as np
 from refquant._types import Array, Codes
 from refquant._validate import require_int
 
-__all__ = ["Agent", "Evaluate", "Found", "Memory", "Progress", "search", "silent"]
+__all__ = ["Agent", "Evaluate", "Found", "Progress", "search", "silent"]
 
 #: What an agent knows: arrays by name. Nothing else, so that it can be written to a file.
 Memory: TypeAlias = dict[str, Array]

@@ -96,7 +96,7 @@ def generate(
 
     Returns
     -------
-    value : ndarray of float, shape (n, *shape)
+    value : ndarray of float, shape `(n, *shape)`
     pullback : callable
         Gradients of all but `labels`.
 
