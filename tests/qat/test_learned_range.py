@@ -203,3 +203,11 @@ def test_the_learnable_kernel_of_torch_gives_the_same_gradients(zero):
     np.testing.assert_allclose(y, value, atol=1e-6)
     for ours, theirs in zip(pullback(g), gradients, strict=True):
         np.testing.assert_allclose(np.ravel(ours), np.ravel(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_an_element_exactly_on_a_nudged_end_passes_and_moves_no_end():
+    """Ends -0.5 and 1 are levels of the grid of step 0.5; FakeQuantWithMinMaxVars is closed."""
+    x, g = np.array([-0.5, 1.0, -0.75, 1.25]), np.array([1.0, 2.0, 4.0, 8.0])
+    _, pullback = min_max_clip_only(x, np.array(-0.5), np.array(1.0), bits=2)
+    gx, low, high = pullback(g)
+    assert (gx.tolist(), low, high) == ([1, 2, 0, 0], 4, 8)

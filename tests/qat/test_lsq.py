@@ -226,3 +226,10 @@ def test_torch_with_detach_gives_the_same_gradients(ends, shape):
         np.testing.assert_allclose(y, value, rtol=1e-14, atol=1e-15)
         for ours, theirs in zip(pullback(g), gradients, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_the_start_of_lsq_plus_halves_with_each_bit():
+    w = np.random.default_rng(0).normal(0.1, 1, 50)
+    bound = abs(w.mean()) + 3 * w.std()
+    for bits in (2, 3, 4, 8):
+        assert np.isclose(initial_scale_plus(w, bits=bits)[0], bound / 2 ** (bits - 1))
