@@ -17,10 +17,14 @@ from refquant._validate import (
 __all__ = ["Adam", "require_layer"]
 
 
-def require_layer(weight: Array, x: Array, target: Array, steps: int, batch: int) -> None:
-    """Raise unless weight, inputs and targets are finite reals that fit each other."""
-    for name, value in (("weight", weight), ("x", x), ("target", target)):
-        as_reals(name, value)
+def require_layer(
+    weight: Array, x: Array, target: Array, steps: int, batch: int
+) -> tuple[Array, Array, Array]:
+    """Weight, inputs and targets as arrays: finite reals that fit each other."""
+    weight, x, target = (as_reals(name, value) for name, value in (
+        ("weight", weight), ("x", x), ("target", target)))
+    if x.ndim < 2:
+        raise ValueError(f"`x` must have shape (n, ..., in); got {x.shape}")
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
         raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
     require_same_shape("target", target, (*x.shape[:-1], len(weight)))
@@ -29,6 +33,7 @@ def require_layer(weight: Array, x: Array, target: Array, steps: int, batch: int
         require_finite(name, value)
     require_int("steps", steps, 0)
     require_int("batch", batch, 1)
+    return weight, x, target
 
 
 class Adam:

@@ -124,7 +124,7 @@ def adaquant(
     >>> bool(r.losses[-1] < 0.1 * r.losses[0])
     True
     """
-    require_layer(weight, x, target, steps, batch)
+    weight, x, target = require_layer(weight, x, target, steps, batch)
     for name, number in (("rate", rate), ("scale_rate", scale_rate), ("bias_rate", bias_rate)):
         require_number(name, number)
     zero = np.asarray(quantizer.zero_point)

@@ -241,7 +241,7 @@ def adaround(
     >>> adaround(w, x, x @ w.T, grid, rng=rng, penalty=0.1).codes       # their sum is 1.15
     array([[1, 0, 0]], dtype=int32)
     """
-    require_layer(weight, x, target, steps, batch)
+    weight, x, target = require_layer(weight, x, target, steps, batch)
     require_number("penalty", penalty)
     scaled = weight.astype(np.float64) / quantizer.scale
     floor, zero = np.floor(scaled), np.asarray(quantizer.zero_point)

@@ -119,8 +119,8 @@ def search_scale(
     Raises
     ------
     ValueError
-        If the shapes do not fit, `activation` is negative or not finite, or `round_trip`
-        returns NaN.
+        If the shapes do not fit, a number is not finite, `activation` is negative, or
+        `round_trip` returns NaN.
 
     Notes
     -----
@@ -145,7 +145,10 @@ def search_scale(
     require_int("steps", steps, 1)
     if (activation < 0).any():
         raise ValueError(f"`activation` must hold magnitudes, at least 0; got {activation.min()}")
+    hessian, weights = as_reals("hessian", hessian), [as_reals("weights", w) for w in weights]
+    require_finite("hessian", hessian)
     for weight in weights:
+        require_finite("weights", weight)
         require_same_shape("activation", activation, weight.shape[1:])
     losses = np.empty(steps)
     for k in range(steps):
@@ -195,8 +198,8 @@ def clip_groups(
     Raises
     ------
     ValueError
-        If `group_size` does not divide the columns, the shapes do not fit, or `shrink`
-        does not lie in (0, 1].
+        If `group_size` does not divide the columns, the shapes do not fit, a number is not
+        finite, or `shrink` does not lie in (0, 1].
 
     References
     ----------
@@ -216,8 +219,13 @@ def clip_groups(
     """
     require_int("steps", steps, 1)
     require_fraction("shrink", shrink)
+    weight, hessian = as_reals("weight", weight), as_reals("hessian", hessian)
+    if weight.ndim != 2:
+        raise ValueError(f"`weight` must have shape (out, in); got {weight.shape}")
     n = weight.shape[1]
     require_same_shape("hessian", hessian, (n, n))
+    require_finite("weight", weight)
+    require_finite("hessian", hessian)
     blocks = group(weight.astype(np.float64), group_size)
     count = n // group_size
     diagonal = hessian.reshape(count, group_size, count, group_size)[

@@ -72,7 +72,7 @@ def empirical(bias: Array, exact: Array, quantized: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes differ or there is no data.
+        If shapes differ, there is no data, or a number is not finite.
 
     References
     ----------
@@ -88,6 +88,8 @@ def empirical(bias: Array, exact: Array, quantized: Array) -> Array:
     require_same_shape("quantized", quantized, exact.shape)
     require_same_shape("bias", bias, exact.shape[-1:])
     require_nonempty("exact", exact)
+    for name, value in (("bias", bias), ("exact", exact), ("quantized", quantized)):
+        require_finite(name, value)
     apart = quantized.astype(np.float64) - exact
     return (bias - apart.reshape(-1, bias.size).mean(0)).astype(bias.dtype)
 

@@ -139,8 +139,9 @@ def equalize_pair(first: Array, bias: Array, second: Array) -> EqualizedPair:
     require_finite("second", second)
     require_same_shape("bias", bias, first.shape[:1])
     axis = _input_axis(second, len(first))
-    r1 = np.abs(first.astype(np.float64)).reshape(len(first), -1).max(1)
-    r2 = np.moveaxis(np.abs(second.astype(np.float64)), axis, 0).reshape(len(first), -1).max(1)
+    r1 = np.abs(first.astype(np.float64)).max(tuple(range(1, first.ndim)), initial=0)
+    r2 = np.moveaxis(np.abs(second.astype(np.float64)), axis, 0)
+    r2 = r2.max(tuple(range(1, r2.ndim)), initial=0)
     alive = (r1 > 0) & (r2 > 0)
     scale = np.sqrt(np.divide(r1, r2, out=np.ones_like(r1), where=alive))
     return EqualizedPair(

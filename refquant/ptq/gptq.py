@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_int
+from refquant._validate import as_reals, require_int
 from refquant.kernels.column_rounding import round_and_fit, round_columns
 from refquant.ptq._curvature import damped, inverse_factor
 from refquant.quantizer import Fit, Quantizer
@@ -166,6 +166,7 @@ def gptq(
     >>> gptq(np.array([[1.2, 0.5]]), hessian, fit).codes
     array([[3, 1]], dtype=int32)
     """
+    weight = as_reals("weight", weight)
     work, h, group_size = _prepared(weight, hessian, group_size, damping)
     n = work.shape[1]
     permutation = _permutation(order, np.diag(h))
@@ -227,6 +228,7 @@ def column_by_column(
     ...                  lambda w: symmetric(np.array([[3.0]]), bits=3)).codes
     array([[0, 1]], dtype=int32)
     """
+    weight = as_reals("weight", weight)
     work, h, group_size = _prepared(weight, hessian, group_size, damping)
     u = inverse_factor(h)
     codes, quantizers = np.empty(work.shape, np.int32), []

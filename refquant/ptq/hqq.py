@@ -127,6 +127,8 @@ def hqq(
     array([[0, 0, 2, 3]], dtype=int32)
     """
     weight = as_reals("weight", weight)
+    if not weight.ndim:
+        raise ValueError("`weight` must have an axis of groups; got a number")
     require_finite("weight", weight)
     require_int("bits", bits, 1)
     require_int("steps", steps, 0)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Codes
+from refquant._validate import as_reals
 from refquant.ptq._curvature import damped
 from refquant.quantizers.uniform import Uniform
 
@@ -155,6 +156,7 @@ def obq(
     >>> obq(np.array([[1.2, 0.5]]), hessian, fit).order
     array([[0, 1]])
     """
+    weight = as_reals("weight", weight)
     work, h = damped(weight, hessian, damping)
     rows, n = work.shape
     inverse = np.linalg.inv(h) if n else h

@@ -15,7 +15,13 @@ of a linear layer.
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_number, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_number,
+    require_positive,
+    require_same_shape,
+)
 
 __all__ = ["fold_into_rows", "smooth", "smoothing_scale"]
 
@@ -96,7 +102,7 @@ def smooth(weight: Array, scale: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or `scale` is not positive and finite.
 
     References
     ----------
@@ -107,7 +113,9 @@ def smooth(weight: Array, scale: Array) -> Array:
     >>> smooth(np.array([[1.0, 1.0]]), np.array([10.0, 1.0]))
     array([[10.,  1.]])
     """
+    weight, scale = as_reals("weight", weight), as_reals("scale", scale)
     require_same_shape("scale", scale, weight.shape[-1:])
+    require_positive("scale", scale)
     return (weight * scale).astype(weight.dtype, copy=False)
 
 
@@ -128,7 +136,7 @@ def fold_into_rows(parameter: Array, scale: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or `scale` is not positive and finite.
 
     References
     ----------
@@ -139,6 +147,8 @@ def fold_into_rows(parameter: Array, scale: Array) -> Array:
     >>> fold_into_rows(np.array([5.0, 3.0]), np.array([10.0, 1.0]))
     array([0.5, 3. ])
     """
+    parameter, scale = as_reals("parameter", parameter), as_reals("scale", scale)
     require_same_shape("scale", scale, parameter.shape[:1])
+    require_positive("scale", scale)
     column = scale.reshape(-1, *(1,) * (parameter.ndim - 1))
     return (parameter / column).astype(parameter.dtype, copy=False)

@@ -177,3 +177,14 @@ def test_where_no_input_comes_nothing_is_clipped():
 
 def test_a_power_of_an_activation_is_at_least_a_ten_thousandth():
     assert np.allclose(activation_scale(np.array([1.0, 1e-6]), 1.0), [100, 0.01])
+
+
+def test_whole_numbers_and_nan_are_refused_rather_than_clipped():
+    weight, hessian = np.ones((2, 4)), np.eye(4)
+    with pytest.raises(TypeError, match="`weight` must be float32"):
+        clip_groups(weight.astype(int), hessian, np.rint, group_size=2)
+    for bad in (np.nan * weight, weight[0]):
+        with pytest.raises(ValueError, match="`weight` must"):
+            clip_groups(bad, hessian, np.rint, group_size=2)
+    with pytest.raises(ValueError, match="`hessian` must"):
+        search_scale([weight], np.nan * hessian, np.ones(4), np.rint)

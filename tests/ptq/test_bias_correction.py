@@ -145,3 +145,8 @@ def test_mistakes_are_refused():
         clipped_normal(one, one, low=2, high=1)
     with pytest.raises(ValueError, match="`quantized` must have shape"):
         restore_moments(np.ones((2, 2)), np.ones((2, 3)))
+
+
+def test_outputs_that_are_not_finite_correct_nothing():
+    with pytest.raises(ValueError, match="`quantized` must"):
+        empirical(np.zeros(2), np.ones((3, 2)), np.full((3, 2), np.nan))

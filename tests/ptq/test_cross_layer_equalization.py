@@ -233,3 +233,9 @@ def test_a_chain_goes_on_as_long_as_any_of_its_pairs_moves():
     assert made.sweeps == 2
     assert made.converged
     assert not equalize_chain([16 * eye, eye, 4 * eye], zeros, most=1).converged
+
+
+def test_channels_without_weights_keep_their_scale():
+    weight, ones = np.ones((3, 4)), np.ones(4)
+    assert np.array_equal(equalize_pair(np.ones((4, 0)), ones, weight).scale, ones)
+    assert np.array_equal(equalize_pair(weight.T, ones, np.ones((0, 4))).first, weight.T)

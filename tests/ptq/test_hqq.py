@@ -130,3 +130,8 @@ def test_bad_weights_are_refused():
 def test_on_text_it_is_better_than_nearest_rounding_in_the_same_groups():
     """2 bits: 3.325 -> 3.012 bits per character."""
     assert text_bits(by_hqq, bits=2, size=32) < text_bits(nearest, bits=2, size=32) - 0.2
+
+
+def test_a_number_has_no_groups():
+    with pytest.raises(ValueError, match="`weight` must have an axis of groups"):
+        hqq(np.float64(1), bits=4)

@@ -151,3 +151,13 @@ def test_however_large_its_outliers_a_transformer_is_smoothed_to_the_same():
 def test_scales_have_a_floor_and_a_column_of_zeros_has_none():
     assert smoothing_scale(np.ones(1), np.full(1, 1e8), alpha=0.0) == 1e-5
     assert smoothing_scale(np.full(1, 4.0), np.zeros(1)) == 1
+
+
+def test_what_would_lose_fractions_or_divide_by_nothing_is_refused():
+    whole, ones = np.ones((4, 4), int), np.ones(4)
+    for fold in (smooth, fold_into_rows):
+        with pytest.raises(TypeError, match="must be float32 or float64; got int64"):
+            fold(whole, 0.5 * ones)
+        for scale in (0.0, np.nan, np.inf, -1.0):
+            with pytest.raises(ValueError, match="`scale` must be positive and finite"):
+                fold(np.ones((4, 4)), scale * ones)
