@@ -156,6 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=CSV)
     parser.add_argument("--seeds", type=int, default=REPLICAS)
     options = parser.parse_args(arguments)
+    if options.seeds < 1 or not options.out.parent.is_dir():    # now, not when all is done
+        parser.error("--seeds must be at least 1, and --out lie in a folder that is there")
     keep_freed_memory()
     made: list[Row] = []
     kinds: list[tuple[str, Callable[[int], Model]]] = [("replica", replica), ("short", short)]
