@@ -184,8 +184,8 @@ def latency(
 ) -> int:
     """Measure our kernels on this machine, layer by layer, at every bit-width they have.
 
-    The table is what `mixed_precision.integer_program` takes as costs; its sum is compared with
-    the layers called one after the other.
+    The table has the costs for `mixed_precision.integer_program`, of the widths that every layer
+    has a kernel for; its sum is compared with the layers called one after the other.
     """
     from refquant.workflow._latency import latency as measure_latency
 

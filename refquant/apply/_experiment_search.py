@@ -143,8 +143,9 @@ def searched(
 ) -> Found:
     """What an agent finds; the seed of the replica is that of the search."""
     environment = environment_of(s, average)
+    equal = [np.full(len(s.names), int(average), np.int32)] if float(average).is_integer() else []
     return search(AGENTS[method](environment, s.states), s.reward, evaluations=evaluations,
-                  rng=np.random.default_rng(s.seed), checkpoint=checkpoint, every=10,
+                  rng=np.random.default_rng(s.seed), first=equal, checkpoint=checkpoint, every=10,
                   progress=progress)
 
 

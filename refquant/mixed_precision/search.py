@@ -15,7 +15,7 @@ generator is part of the record.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -119,6 +119,7 @@ def search(
     *,
     evaluations: int,
     rng: np.random.Generator,
+    first: Sequence[Codes] = (),
     checkpoint: Path | None = None,
     every: int = 1,
     progress: Progress = silent,
@@ -135,6 +136,9 @@ def search(
         At least 1. A repeated policy counts as one.
     rng : numpy.random.Generator
         All chance of the search. Its state is what a checkpoint goes back to.
+    first : sequence of ndarray of int32
+        Policies judged before the agent is asked, such as equal bits for all: what is found
+        is at least as good. They count as evaluations; the agent does not hear of them.
     checkpoint : Path, optional
         A file to write the state to, whole or not at all, and to go on from if it is there.
         The result is that of a search that was never interrupted.
@@ -170,26 +174,28 @@ def search(
     """
     require_int("evaluations", evaluations, 1)
     require_int("every", every, 1)
-    first = json.dumps(rng.bit_generator.state, sort_keys=True, default=_plain)
+    begun = json.dumps(rng.bit_generator.state, sort_keys=True, default=_plain)
     if checkpoint is not None and checkpoint.exists():
-        memory, policies, rewards = _load(checkpoint, agent.name, first, rng, evaluations)
+        memory, policies, rewards = _load(checkpoint, agent.name, begun, rng, evaluations)
     else:
         memory, policies, rewards = agent.start(rng), [], []
     known = {policy.tobytes(): reward for policy, reward in zip(policies, rewards, strict=True)}
     while len(rewards) < evaluations:
-        policy, memory = agent.ask(memory, rng)
+        given = len(rewards) < len(first)
+        policy, memory = (first[len(rewards)], memory) if given else agent.ask(memory, rng)
         key = policy.tobytes()
         if key not in known:
             known[key] = float(evaluate(policy.copy()))
         reward = known[key]
         if math.isnan(reward):
             raise ValueError(f"`evaluate` must give a number; got {reward} for {policy.tolist()}")
-        memory = agent.tell(memory, policy, reward, rng)
+        if not given:
+            memory = agent.tell(memory, policy, reward, rng)
         policies.append(policy)
         rewards.append(reward)
         done = len(rewards)
         if checkpoint is not None and (done % every == 0 or done == evaluations):
-            _save(checkpoint, agent.name, first, rng, memory, policies, rewards)
+            _save(checkpoint, agent.name, begun, rng, memory, policies, rewards)
         progress(done, evaluations, max(rewards))
     best = int(np.argmax(rewards))
     return Found(policies[best], rewards[best], np.array(policies), np.array(rewards),

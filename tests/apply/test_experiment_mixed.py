@@ -62,6 +62,21 @@ def test_any_measurement_is_far_better_than_chance():
             assert mean(network, 4, method)[0] >= mean(network, 4, "random")[0] + 20
 
 
+def test_over_all_ten_networks_the_published_margins_hold():
+    """HAWQ-V2 over uniform bits: 1.4 points at 4 bits, 5.2 at 3; over chance 27 and 37.
+
+    Neither kind of network meets them all: the better trained have less to gain at 4 bits, the
+    others spread by 8 points at 3 bits.
+    """
+    def gain(bits, over):
+        apart = [mean(n, bits, "trace")[0] - mean(n, bits, over)[0] for n in ("replica", "short")]
+        return np.mean(apart)
+
+    assert gain(4, "uniform") >= 1
+    assert gain(3, "uniform") >= 5
+    assert min(gain(3, "random"), gain(4, "random")) >= 25
+
+
 def test_curvature_helps_the_error_of_the_weights_at_three_bits():
     """By the likelihood alone: 0.253 -> 0.216 and 0.499 -> 0.461. Accuracies are within noise."""
     for network in ("replica", "short"):

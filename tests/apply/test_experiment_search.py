@@ -56,9 +56,10 @@ def test_agents_had_equally_many_evaluations_and_never_lose_what_they_found():
             assert path[-1] == float(row["reward"])
 
 
-def test_local_search_is_never_behind_equal_bits_where_it_begins():
+@pytest.mark.parametrize("method", AGENTS)
+def test_no_search_is_behind_equal_bits_which_it_judges_first(method):
     for average in (3.0, 4.0):
-        assert (values("local", average, "reward") >= values("uniform", average, "reward")).all()
+        assert (values(method, average, "reward") >= values("uniform", average, "reward")).all()
 
 
 def test_no_agent_is_below_the_exact_optimum_of_losses_that_add_up():

@@ -196,3 +196,17 @@ def test_an_agent_is_told_the_reward_of_the_policy_it_asked_about():
     search(Agent("spy", lambda rng: {}, ask, tell), lambda bits: float(10 * bits[0]),
            evaluations=4, rng=np.random.default_rng(0))
     assert told == [([i, 3], 10.0 * i) for i in range(4)]
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_is_judged_first_counts_is_never_undercut_and_does_not_reach_the_agent(name, tmp_path):
+    first = [np.array(p, np.int32) for p in ((8, 8, 2, 2), (2, 2, 2, 2))]
+    bare = seek(AGENTS[name], evaluations=EVALUATIONS - 2)
+    found = seek(AGENTS[name], first=first)
+    assert np.array_equal(found.policies[:2], first)
+    assert np.array_equal(found.policies[2:], bare.policies)
+    assert found.reward >= max(map(reward, first))
+    assert len(found.rewards) == EVALUATIONS
+    file = tmp_path / "state.npz"
+    seek(AGENTS[name], first=first, evaluations=1, checkpoint=file)
+    assert equal(seek(AGENTS[name], first=first, checkpoint=file), found)
