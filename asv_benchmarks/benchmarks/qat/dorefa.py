@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.common import Benchmark, share_of_time
+from benchmarks.common import Benchmark, Quality, share_of_time
 from benchmarks.qat._peers import ours, straight, torchs
 from refquant.qat.dorefa import dorefa_weight
 
@@ -20,7 +20,12 @@ class Dorefa(Benchmark):
     def time_forward_and_backward(self):
         self.ours()
 
+
+class DorefaOverTorch(Quality):
+    def setup(self):
+        self.ours, self.theirs = ours(partial(dorefa_weight, bits=3)), torchs(reference)
+
     def track_time_over_torch(self):
-        return share_of_time(self.ours, torchs(reference))
+        return share_of_time(self.ours, self.theirs)
 
     track_time_over_torch.unit = "ratio"

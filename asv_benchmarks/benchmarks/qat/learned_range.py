@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.common import Benchmark, share_of_time
+from benchmarks.common import Benchmark, Quality, share_of_time
 from benchmarks.qat._peers import ours, straight, torchs
 from refquant.qat.learned_range import min_max, tqt
 
@@ -30,13 +30,22 @@ class LearnedRange(Benchmark):
     param_names = ("impl", "of")
 
     def setup(self, impl, of):
-        f, self.reference, self.parameters = OF[of]
-        self.ours = ours(f, *self.parameters)
+        f, _, parameters = OF[of]
+        self.ours = ours(f, *parameters)
 
     def time_forward_and_backward(self, impl, of):
         self.ours()
 
+
+class LearnedRangeOverTorch(Quality):
+    params = (["refquant"], list(OF))
+    param_names = ("impl", "of")
+
+    def setup(self, impl, of):
+        f, reference, parameters = OF[of]
+        self.ours, self.theirs = ours(f, *parameters), torchs(reference, *parameters)
+
     def track_time_over_torch(self, impl, of):
-        return share_of_time(self.ours, torchs(self.reference, *self.parameters))
+        return share_of_time(self.ours, self.theirs)
 
     track_time_over_torch.unit = "ratio"

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.common import Benchmark, share_of_time
+from benchmarks.common import Benchmark, Quality, share_of_time
 from benchmarks.qat._peers import ours, straight, torchs
 from refquant.qat.pact import pact
 
@@ -19,7 +19,12 @@ class Pact(Benchmark):
     def time_forward_and_backward(self):
         self.ours()
 
+
+class PactOverTorch(Quality):
+    def setup(self):
+        self.ours, self.theirs = ours(partial(pact, bits=3), 1.2), torchs(reference, 1.2)
+
     def track_time_over_torch(self):
-        return share_of_time(self.ours, torchs(reference, 1.2))
+        return share_of_time(self.ours, self.theirs)
 
     track_time_over_torch.unit = "ratio"
