@@ -147,6 +147,20 @@ def test_a_blank_of_an_exercise_must_raise():
         run("T", cell)
 
 
+def test_every_citation_is_in_the_bibliography_once_and_every_equation_has_a_name_of_its_own():
+    """The book build would say so too, a quarter of an hour later."""
+    entries = (ROOT / "textbook/references.bib").read_text("utf-8")
+    keys = re.findall(r"^@\w+\{([^,]+),", entries, re.M)
+    assert len(keys) == len(set(keys))
+    texts = [path.read_text("utf-8") for path in FILES]
+    cited = {key.strip() for text in texts for group in re.findall(r"\{cite:[pt]\}`([^`]+)`", text)
+             for key in group.split(",")}
+    assert cited <= set(keys), f"not in references.bib: {sorted(cited - set(keys))}"
+    labels = [label for text in texts
+              for label in re.findall(r"^\$\$ *\((eq-[\w-]+)\)", text, re.M)]
+    assert len(labels) == len(set(labels))
+
+
 def test_notation_names_exist():
     """The last two columns of the notation table: a name, and the module that has it."""
     import importlib
