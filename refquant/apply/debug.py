@@ -2,15 +2,15 @@ r"""Which layer is to blame: errors of a quantized network, layer by layer.
 
 A network that has been quantized answers worse. Three ways to find out where it comes from:
 
-=====================  ====================================================================
-look                   what it shows
-=====================  ====================================================================
-`local_errors`         what each layer adds, given the inputs that it really gets: the
-                       float layer and the quantized one read the same quantized values
-`accumulated_errors`   how far each value is from that of the float network
-`alone`, `all_but_one` what the whole network loses with one layer quantized, or gains
-                       with one layer left in float
-=====================  ====================================================================
+======================  ===================================================================
+look                    what it shows
+======================  ===================================================================
+`local_errors`          what each layer adds, given the inputs that it really gets: the
+                        float layer and the quantized one read the same quantized values
+`accumulated_errors`    how far each value is from that of the float network
+`alone`, `all_but_one`  what the whole network loses with one layer quantized, or gains
+                        with one layer left in float
+======================  ===================================================================
 
 The first takes two runs and names suspects; the last takes one run for each layer, and is
 the proof. A rounding that is as good as it can be leaves an error uniform over one step, so
