@@ -90,9 +90,16 @@ class LatencyTable(NamedTuple):
         rows = zip(shapes, weight_bits, activation_bits, strict=True)
         return math.fsum(self.of(s, w, a) for s, w, a in rows)
 
-    def costs(self, shapes: Sequence[Shape], pairs: Sequence[tuple[int, int]]) -> Array:
-        """Seconds of each layer at each pair of widths; infinite where none was measured."""
-        return np.array([[self.seconds.get((s, w, a), np.inf) for w, a in pairs] for s in shapes])
+    def costs(
+        self, shapes: Sequence[Shape], pairs: Sequence[tuple[int, int]], *,
+        missing: float = math.inf,
+    ) -> Array:
+        """Seconds of each layer at each pair of widths, and `missing` where none was measured.
+
+        For `integer_program`, whose costs are finite, give a `missing` above the budget: what
+        has no kernel is then never chosen.
+        """
+        return np.array([[self.seconds.get((s, w, a), missing) for w, a in pairs] for s in shapes])
 
 
 def to_json(table: LatencyTable) -> str:

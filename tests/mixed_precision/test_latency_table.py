@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.mixed_precision.latency_table import LatencyTable, Shape, from_json, to_json
 
 SIZES = st.integers(1, 10**6)
@@ -43,6 +44,17 @@ def test_costs_are_infinite_where_nothing_was_measured():
     table = LatencyTable({(a, 8, 8): 1.0, (a, 4, 8): 0.5, (b, 8, 8): 2.0}, "m")
     costs = table.costs([a, b], [(4, 8), (8, 8)])
     assert np.array_equal(costs, [[0.5, 1.0], [np.inf, 2.0]])
+
+
+def test_an_allocation_never_chooses_what_has_no_kernel():
+    a, b = Shape(1, 2, 3), Shape(4, 5, 6)
+    table = LatencyTable({(a, 8, 8): 1.0, (a, 4, 8): 0.5, (b, 8, 8): 2.0}, "m")
+    costs = table.costs([a, b], [(4, 8), (8, 8)], missing=100.0)
+    loss = np.array([[1.0, 0.5], [0.0, 3.0]])       # the missing one would lose the least
+    found = allocate(loss, [Budget("seconds", costs, 2.6)])
+    assert found.choice.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"the least possible is 2\.5"):
+        allocate(loss, [Budget("seconds", costs, 2.4)])
 
 
 def test_what_was_not_measured_is_refused_and_not_interpolated():
