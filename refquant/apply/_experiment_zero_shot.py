@@ -44,6 +44,7 @@ from refquant.apply.zero_shot import (
 )
 from refquant.calibration.mse import omse
 from refquant.calibration.statistics import Range
+from refquant.nn._artifacts import write_whole
 from refquant.nn.data import Split
 from refquant.nn.models import Model
 from refquant.nn.network import Tap, run, untouched
@@ -326,9 +327,7 @@ def _save(rows: list[Row], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
     writer.writerows([*row[:-1], f"{row.value:.4g}"] for row in rows)
-    whole = path.with_suffix(".part")
-    whole.write_text(text.getvalue())
-    whole.replace(path)
+    write_whole(path, text.getvalue().encode())
 
 
 def main(arguments: list[str] | None = None) -> None:

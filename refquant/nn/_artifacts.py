@@ -2,16 +2,18 @@
 
 import hashlib
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from refquant._types import Array
 
-__all__ = ["arithmetic", "npz_bytes", "write_whole"]
+__all__ = ["arithmetic", "npz_bytes", "ship", "write_whole"]
 
 
 def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
@@ -36,6 +38,16 @@ def write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())             # else a power cut could keep the name without the bytes
     part.replace(path)
+
+
+def ship(path: Path, arrays: Mapping[str, Array], manifest: Mapping[str, Any]) -> None:
+    """Weights in a file, and beside it a manifest that also names their SHA-256; printed too."""
+    content = npz_bytes(arrays)
+    whole = {**manifest, "numpy": np.__version__, "sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(whole, indent=2, sort_keys=True) + "\n"
+    write_whole(path, content)
+    write_whole(path.with_suffix(".json"), text.encode())
+    print(text, end="")
 
 
 def arithmetic() -> str:

@@ -5,15 +5,13 @@ give the same file, byte for byte.
 """
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
+from refquant.nn._artifacts import arithmetic, ship
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.denoiser import STEPS, diffuse, initial_denoiser, predict_noise, time_features
 from refquant.nn.memory import keep_freed_memory
@@ -67,20 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
         noise = rng.standard_normal(test.shape, np.float32)
         error = predict_noise(model, diffuse(test, t, noise), t) - noise
         fingerprint = arithmetic()
-    content = npz_bytes(model.parameters)
     manifest = {
         "arithmetic": fingerprint,
         "mse": round(float((error**2).mean()), 4),
-        "numpy": np.__version__,
         "recipe": f"Adam {RATE}, cosine to 0, {options.steps} steps, batch {BATCH}",
         "seed": SEED,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits, 1297 to train; mse is that of the noise in the other 500",
     }
-    write_whole(options.out, content)
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_whole(options.out.with_suffix(".json"), text.encode())
-    print(text, end="")
+    ship(options.out, model.parameters, manifest)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ The same seed gives the same file, byte for byte, on the same machine and BLAS.
 """
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
+from refquant.nn._artifacts import arithmetic, ship
 from refquant.nn.data import Split, batches, digits, shifted
 from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import (
@@ -85,22 +83,16 @@ def main(arguments: list[str] | None = None) -> None:
             progress=lambda loss: bar.update(task, advance=1, description=f"loss {loss:.4f}"),
         )
         measured, fingerprint = accuracy(model, split.x_test, split.y_test), arithmetic()
-    content = npz_bytes(model.values)
     manifest = {
         "accuracy": round(measured, 6),
         "arithmetic": fingerprint,
-        "numpy": np.__version__,
         "parameters": sum(v.size for v in model.parameters.values()),
         "recipe": f"Adam {RATE}, cosine to 0, {options.epochs} epochs, batch {BATCH}, "
         f"weight decay {DECAY}, shifts of up to 1 pixel",
         "seed": options.seed,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits / 16, 50/50 stratified; accuracy is that of the half not trained on",
     }
-    write_whole(options.out, content)
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_whole(options.out.with_suffix(".json"), text.encode())
-    print(text, end="")
+    ship(options.out, model.values, manifest)
 
 
 if __name__ == "__main__":

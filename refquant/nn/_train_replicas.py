@@ -6,15 +6,13 @@ the same file, byte for byte.
 """
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
+from refquant.nn._artifacts import arithmetic, ship
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.data import Split, batches, digits
 from refquant.nn.memory import keep_freed_memory
@@ -79,19 +77,13 @@ def main(arguments: list[str] | None = None) -> None:
             arrays |= {f"{seed}.{k}": v for k, v in model.values.items()}
             judged[str(seed)] = round(accuracy(model, data.x_test, data.y_test), 6)
         fingerprint = arithmetic()
-    content = npz_bytes(arrays)
     manifest = {
         "accuracy": judged,
         "arithmetic": fingerprint,
-        "numpy": np.__version__,
         "recipe": f"Adam {RATE}, cosine to 0, {options.epochs} epochs, batch {BATCH}",
-        "sha256": hashlib.sha256(content).hexdigest(),
         "split": "digits(seed=s): 50/50 stratified; accuracy is that of the half not trained on",
     }
-    write_whole(options.out, content)
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_whole(options.out.with_suffix(".json"), text.encode())
-    print(text, end="")
+    ship(options.out, arrays, manifest)
 
 
 if __name__ == "__main__":

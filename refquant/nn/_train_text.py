@@ -5,8 +5,6 @@ and Python give the same file, byte for byte.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from refquant._types import Array
-from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
+from refquant.nn._artifacts import arithmetic, ship
 from refquant.nn._weights import WEIGHTS
 from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import Model, with_loss
@@ -67,22 +65,16 @@ def main(arguments: list[str] | None = None) -> None:
         windows = np.lib.stride_tricks.sliding_window_view(test, CONTEXT + 1)[:20_000]
         measured = bits_per_character(model, windows[:, :-1], windows[:, -1])
         fingerprint = arithmetic()
-    content = npz_bytes({**model.parameters, "characters": characters.astype(np.int64)})
     manifest = {
         "arithmetic": fingerprint,
         "bits_per_character": round(measured, 4),
-        "numpy": np.__version__,
         "python": sys.version.split()[0],
         "recipe": f"Adam {RATE}, cosine to 0, {options.steps} steps, batch {BATCH}",
         "seed": SEED,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "text": f"pydoc_data.topics, sorted by name, {len(text)} characters, first nine tenths; "
         "judged on 20000 of the rest",
     }
-    write_whole(options.out, content)
-    printed = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_whole(options.out.with_suffix(".json"), printed.encode())
-    print(printed, end="")
+    ship(options.out, {**model.parameters, "characters": characters.astype(np.int64)}, manifest)
 
 
 if __name__ == "__main__":
