@@ -21,11 +21,11 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_same_shape
-from refquant.apply._nodes import function_of, readers
 from refquant.apply.rewrite import Rewritten
 from refquant.compression.deep_compression import Shared
 from refquant.compression.low_rank import Factors
 from refquant.compression.pruning import keep_largest
+from refquant.nn._nodes import function_of, readers
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node, Pullback, insert_after
 from refquant.nn.operations import global_average_pool, linear, relu, relu6

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of
 from refquant.mixed_precision.cost_model import LayerCost
 from refquant.mixed_precision.latency_table import Shape
+from refquant.nn._nodes import function_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node, run
 from refquant.nn.operations import linear

@@ -27,8 +27,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, readers
 from refquant.apply.simulate import static
+from refquant.nn._nodes import function_of, readers
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node, Tap, run
 from refquant.nn.operations import linear

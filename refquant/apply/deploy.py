@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.learned import read_back
 from refquant.apply.norms import evaluation
 from refquant.apply.rewrite import LAYERS, fold_batch_norms
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.network import Node
 from refquant.nn.normalization import batch_norm
 from refquant.quantizers._scale import usable

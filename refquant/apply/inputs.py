@@ -25,8 +25,8 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_positive, require_same_shape
-from refquant.apply._nodes import function_of, readers
 from refquant.apply.rewrite import Rewritten
+from refquant.nn._nodes import function_of, readers
 from refquant.nn.convolution import conv2d
 from refquant.nn.network import Node, Op, Pullback
 from refquant.nn.operations import linear

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from joblib import Parallel, delayed
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.calibrate import Mergeable
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import conv2d, patches
 from refquant.nn.network import Node, Tap, untouched
 from refquant.nn.operations import linear

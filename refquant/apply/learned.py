@@ -30,8 +30,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, settings_of
 from refquant.calibration.minmax import absmax
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.network import Node, Op, Pullback, insert_after
 from refquant.qat.dorefa import dorefa_activation, dorefa_weight
 from refquant.qat.learned_range import containing_zero, min_max, min_max_clip_only, tqt

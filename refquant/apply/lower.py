@@ -33,7 +33,6 @@ import numpy.typing as npt
 
 from refquant._types import Array, Codes
 from refquant._validate import as_reals, require_codes, require_finite, require_int
-from refquant.apply._nodes import function_of, readers, settings_of
 from refquant.integer.arithmetic import QuantizedMultiplier, quantize_multiplier
 from refquant.integer.convolution import (
     Window,
@@ -43,6 +42,7 @@ from refquant.integer.convolution import (
 )
 from refquant.integer.layers import NONE, RELU, RELU6, Rescaled, limits
 from refquant.integer.requantize import Rule, double_away, double_up, single_up
+from refquant.nn._nodes import function_of, readers, settings_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d, patches
 from refquant.nn.network import Node, Op, Tap, run, untouched
 from refquant.nn.operations import (

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of
 from refquant.mixed_precision._progress import silent
 from refquant.mixed_precision.hessian import (
     Eigenpair,
@@ -36,6 +35,7 @@ from refquant.mixed_precision.sensitivity import (
     one_at_a_time,
     prediction_divergence,
 )
+from refquant.nn._nodes import function_of
 from refquant.nn.network import Node, Op, Pullback, backward, run
 from refquant.nn.operations import relu, relu6
 from refquant.quantizer import Fit, fake_quantize

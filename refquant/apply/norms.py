@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.rewrite import LAYERS
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.network import Node, Op, run
 from refquant.nn.normalization import batch_norm, batch_norm_training, updated_statistics
 from refquant.qat.batchnorm import (

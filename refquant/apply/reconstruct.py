@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeAlias, cast
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, readers, settings_of
 from refquant.apply.layerwise import Progress, silent
+from refquant.nn._nodes import function_of, readers, settings_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d, patches
 from refquant.nn.network import Node, Tap, run, untouched
 from refquant.nn.operations import linear, relu, relu6

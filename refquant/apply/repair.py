@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, readers
 from refquant.apply.rewrite import LAYERS, fold_batch_norms
+from refquant.nn._nodes import function_of, readers
 from refquant.nn.network import Node, Tap, run, untouched
 from refquant.nn.normalization import batch_norm
 from refquant.nn.operations import (

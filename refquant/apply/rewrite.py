@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of, readers, settings_of
+from refquant.nn._nodes import function_of, readers, settings_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node
 from refquant.nn.normalization import batch_norm

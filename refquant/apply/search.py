@@ -25,11 +25,11 @@ from functools import partial
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.train import Batch, Optimizer
 from refquant.mixed_precision.differentiable import Objective, expected_cost, mixture
 from refquant.mixed_precision.environment import LayerShape
 from refquant.mixed_precision.search import Evaluate
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import depthwise_conv2d
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.models import Model

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from refquant._types import Array
-from refquant.apply._nodes import function_of
 from refquant.mixed_precision.targets import Format, LayerFormat, format_of
+from refquant.nn._nodes import function_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node
 from refquant.nn.operations import linear

@@ -21,9 +21,9 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_int
-from refquant.apply._nodes import function_of
 from refquant.apply.distill import TEACHER
 from refquant.apply.train import ADAM, Batch, State, start, train
+from refquant.nn._nodes import function_of
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.network import Node, Tap, backward, run
 from refquant.nn.normalization import Running, batch_norm

@@ -19,12 +19,13 @@ attention, embedding, sentence         Gather, Reshape, Transpose, MatMul, Where
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from refquant._types import Array
+from refquant.interop.onnx_float import OPSET, require_onnx
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import conv2d, depthwise_conv2d
 from refquant.nn.network import Node
 from refquant.nn.normalization import batch_norm
@@ -48,9 +49,6 @@ from refquant.nn.transformer import (
 )
 
 __all__ = ["OPSET", "export_onnx"]
-
-#: The first opset with blocks in DequantizeLinear and with 4-bit integers.
-OPSET = 21
 
 
 def export_onnx(
@@ -96,11 +94,11 @@ def export_onnx(
     >>> len(export_onnx(model.nodes, model.values, x, ["logits"]))   # doctest: +SKIP
     117462
     """
-    onnx = _onnx()
+    onnx = require_onnx()
     graph = _Graph(values)
     known = {*values, *inputs}
     for node in nodes:
-        function, settings = _under(node.op)
+        function, settings = function_of(node.op), settings_of(node.op)
         if function not in _WRITERS:
             raise ValueError(f"`nodes` must have counterparts in ONNX; got {node.name} by "
                              f"{getattr(function, '__name__', function)}")
@@ -130,23 +128,6 @@ def export_onnx(
     return bytes(model.SerializeToString())
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ModuleNotFoundError as err:
-        raise ModuleNotFoundError(
-            "writing ONNX needs onnx; `python -m pip install onnx` brings it") from err
-    return onnx
-
-
-def _under(op: Any) -> tuple[Any, dict[str, Any]]:
-    """The function under any `functools.partial`, and what was bound to it."""
-    if isinstance(op, partial):
-        function, settings = _under(op.func)
-        return function, {**settings, **op.keywords}
-    return op, {}
-
-
 class _Graph:
     """Operators so far, and the constants they read."""
 
@@ -171,9 +152,8 @@ class _Graph:
         return self.constant(name, self.values[name]) if name in self.values else name
 
     def op(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        made = _onnx().helper.make_node(kind, list(inputs), [output], name=f"{output}:{kind}",
-                                        **attributes)
-        self.nodes.append(made)
+        make = require_onnx().helper.make_node
+        self.nodes.append(make(kind, list(inputs), [output], name=f"{output}:{kind}", **attributes))
         return output
 
     def chain(self, node: Node, *steps: tuple[str, Sequence[str], dict[str, Any]]) -> None:
@@ -215,7 +195,7 @@ def _linear(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
 def _convolution(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
     x, weight, *bias = node.inputs
     array = g.values[weight]
-    depthwise = _under(node.op)[0] is depthwise_conv2d
+    depthwise = function_of(node.op) is depthwise_conv2d
     w = g.constant(weight, array.transpose(0, 3, 1, 2))
     stride, padding = settings.get("stride", 1), settings.get("padding", 0)
     g.chain(
@@ -237,7 +217,7 @@ def _normalization(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
 
 @_writes(relu, add, gelu, relu6)
 def _elementwise(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
-    function, x = _under(node.op)[0], g.value(node.inputs[0])
+    function, x = function_of(node.op), g.value(node.inputs[0])
     if function is relu:
         g.chain(node, ("Relu", [x], {}))
     elif function is add:
@@ -254,7 +234,7 @@ def _elementwise(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
 
 @_writes(flatten, global_average_pool, average_pool, max_pool)
 def _shape(g: _Graph, node: Node, settings: Mapping[str, Any]) -> None:
-    function, x = _under(node.op)[0], g.value(node.inputs[0])
+    function, x = function_of(node.op), g.value(node.inputs[0])
     if function is flatten:
         g.chain(node, ("Flatten", [x], {"axis": 1}))
     elif function is global_average_pool:

@@ -19,7 +19,7 @@ from refquant.nn.convolution import patches
 
 __all__ = ["FloatOnnx", "OnnxLayer", "input_rows", "open_float", "run_values"]
 
-#: Models are lifted to this opset: blocks and 4-bit integers came with it.
+#: Models are written in this opset, and lifted to it: blocks and 4-bit integers came with it.
 OPSET = 21
 
 

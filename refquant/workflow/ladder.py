@@ -26,7 +26,6 @@ import numpy as np
 from refquant._types import Array
 from refquant._validate import require_int, require_number
 from refquant.apply import mixed
-from refquant.apply._nodes import function_of
 from refquant.apply.calibrate import observe
 from refquant.apply.calibrate import plan as planned
 from refquant.apply.layerwise import sequential
@@ -39,6 +38,7 @@ from refquant.calibration.second_moment import SecondMoment
 from refquant.calibration.statistics import Range
 from refquant.granularity import all_but
 from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.nn._nodes import function_of
 from refquant.nn.convolution import conv2d
 from refquant.nn.models import with_loss
 from refquant.nn.network import Node

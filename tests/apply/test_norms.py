@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from refquant.apply._nodes import function_of, settings_of
 from refquant.apply.learned import fixed_grid, insert
 from refquant.apply.norms import evaluation, fold_norms, freeze_norms, measured_again
 from refquant.apply.rewrite import fold_batch_norms
 from refquant.apply.simulate import static
 from refquant.apply.train import shuffled, start, train
+from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import conv2d
 from refquant.nn.data import digits
 from refquant.nn.models import Model, digits_cnn, initial_parameters, predict, with_loss
