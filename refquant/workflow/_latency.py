@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from refquant.interop._files import save_text
 from refquant.mixed_precision.latency_table import LatencyTable, Shape, to_json
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
+from refquant.workflow._terminal import console_of
 
 __all__ = ["latency", "parsed"]
 
@@ -37,9 +37,7 @@ def parsed(texts: Sequence[str]) -> dict[str, Shape]:
 def latency(shapes: Sequence[str], *, seconds: float, output: Path | None) -> int:
     """Measure, print, save; exit status 0."""
     named = parsed(shapes)
-    console = Console()
-    if not console.is_terminal:             # a pipe has no width: leave room for the columns
-        console = Console(width=110)
+    console = console_of(110)
     if not named:
         model = trained_digits_cnn()
         named = layer_shapes(model.nodes, {"x": digits().x_test[:1], **model.values})

@@ -16,6 +16,7 @@ from refquant.interop._files import save_bytes
 from refquant.interop.onnx_float import FloatOnnx, open_float
 from refquant.interop.qdq import weight_bytes
 from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.workflow._terminal import console_of
 from refquant.workflow.quantize import (
     Agreement,
     Quantized,
@@ -23,6 +24,7 @@ from refquant.workflow.quantize import (
     batches_of,
     choose_bits,
     compare,
+    group_length,
     observe,
     quantize_layers,
     scales_by_awq,
@@ -57,9 +59,7 @@ def quantize_file(
     path: Path, output: Path, settings: Settings, calibration: Path | None = None
 ) -> int:
     """Open, calibrate, quantize, write, run, compare, print; exit status 0."""
-    console = Console()
-    if not console.is_terminal:             # a pipe has no width: leave room for the columns
-        console = Console(width=110)
+    console = console_of(110)
     model = open_float(path)
     inputs = None if calibration is None else read_inputs(calibration, model)
     if inputs is None and (settings.method in NEED_DATA or settings.activations
@@ -200,10 +200,8 @@ def _allocated(
     weights = model.by_weight
 
     def cost(name: str, bits: int) -> int:
-        layer = weights[name]
-        n = layer.matrix.shape[1]
-        size = n if layer.op == "Conv" else _width(n, settings.group)
-        return weight_bytes(method(layer.matrix, bits, size, None))
+        matrix, size = weights[name].matrix, group_length(weights[name], settings.group)
+        return weight_bytes(method(matrix, bits, size, None))
 
     sizes = np.array([[cost(names[i], b) for b in WIDTHS] for i in kept])
     assert settings.budget is not None
@@ -212,10 +210,6 @@ def _allocated(
     budget = Budget("bytes", sizes, int(settings.budget * 1e6) - spent)
     found = allocate(table[kept], [budget])
     return widest | {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
-
-
-def _width(n: int, group: int | None) -> int:
-    return n if group is None or n % group else group
 
 
 def _print(

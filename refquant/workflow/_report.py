@@ -14,6 +14,7 @@ from rich.table import Table
 
 from refquant import __version__
 from refquant.interop._files import save_text
+from refquant.workflow._terminal import console_of
 from refquant.workflow.report import SCHEMES, TensorReport, examine, suggestion
 from refquant.workflow.tensors import tensors_of
 
@@ -24,9 +25,7 @@ SHOWN = ("int8 row", "int4 g32", "int4 row", "ternary")
 
 def report_file(path: Path, *, sqnr: float, output: Path | None, as_json: bool) -> int:
     """Read tensor by tensor, examine, print, write; exit status 0."""
-    console = Console(stderr=as_json)
-    if not console.is_terminal:             # a pipe has no width: leave room for the columns
-        console = Console(stderr=as_json, width=140)
+    console = console_of(140, stderr=as_json)
     stored = tensors_of(path)
     if not stored:
         raise ValueError(f"`FILE` must hold tensors; got none in {path.name}")

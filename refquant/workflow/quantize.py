@@ -179,7 +179,7 @@ def quantize_layers(
         if scale is not None:
             matrix = (matrix * scale).astype(np.float32)
             data = None if data is None else data.divided(scale)
-        size = _group(layer, group_size)
+        size = group_length(layer, group_size)
         one = method if data is not None or layer.op != "Conv" else nearest
         coded = one(np.ascontiguousarray(matrix), bits[layer.weight], size, data)
         weights[layer.weight], groups[layer.weight] = coded, size
@@ -226,7 +226,7 @@ def scales_by_awq(
     """
     found = {}
     for name, layers in _readers(model, seen):
-        data, size = seen[layers[0].weight], _group(layers[0], group_size)
+        data, size = seen[layers[0].weight], group_length(layers[0], group_size)
 
         def round_trip(w: Array, size: int = size) -> Array:
             return nearest(w, bits, size).decoded()
@@ -334,7 +334,7 @@ def choose_bits(
     """Error of each layer at each width, for an allocation: names, and a table."""
     layers = [x for x in model.by_weight.values() if x.weight in seen]
     table = np.array([[
-        _relative(x.matrix, method(x.matrix, b, _group(x, group_size), seen[x.weight]),
+        _relative(x.matrix, method(x.matrix, b, group_length(x, group_size), seen[x.weight]),
                   seen[x.weight]) for b in choices] for x in layers])
     return [x.weight for x in layers], table
 
@@ -369,7 +369,7 @@ def _readers(
             yield name, layers
 
 
-def _group(layer: OnnxLayer, wanted: int | None) -> int:
+def group_length(layer: OnnxLayer, wanted: int | None) -> int:
     """The wanted length if it divides the row, else the row."""
     n = layer.matrix.shape[1]
     return n if wanted is None or layer.op == "Conv" or n % wanted else wanted
