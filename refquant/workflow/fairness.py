@@ -17,7 +17,7 @@ clipped share   whether inputs still look like those that ranges were taken from
 Both networks see the same examples. What is resampled is the pair of their answers.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,13 +26,14 @@ from scipy.special import kolmogorov, ndtri
 from refquant._types import Array
 from refquant._validate import (
     as_reals,
-    require_fraction,
     require_int,
+    require_no_nan,
     require_nonempty,
     require_same_shape,
 )
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import Uniform
+from refquant.workflow._resampling import tails
 
 __all__ = [
     "Drift",
@@ -43,6 +44,7 @@ __all__ = [
     "calibration_error",
     "clipped_share",
     "drift",
+    "tied",
     "wilson",
 ]
 
@@ -71,7 +73,7 @@ class Group(NamedTuple):
     name : hashable
         The value in `groups`.
     n : int
-        Examples.
+        Examples; where there is none, every figure is NaN.
     before, after : float
         Accuracy.
     after_interval : Interval
@@ -104,7 +106,7 @@ class Subgroups(NamedTuple):
     Attributes
     ----------
     groups : tuple of Group
-        The largest drop first.
+        The largest drop first, those without an example last.
     gap_before, gap_after : float
         Largest accuracy less smallest.
     gap_interval : Interval
@@ -124,6 +126,11 @@ class Subgroups(NamedTuple):
     def worst(self) -> Group:
         """The group with the largest drop."""
         return self.groups[0]
+
+    @property
+    def empty(self) -> tuple[Hashable, ...]:
+        """Names of groups that were asked for, and of which there is no example."""
+        return tuple(group.name for group in self.groups if not group.n)
 
 
 class Drift(NamedTuple):
@@ -152,6 +159,7 @@ def by_subgroup(
     groups: Array,
     *,
     rng: np.random.Generator,
+    names: Iterable[Hashable] = (),
     draws: int = 2000,
     confidence: float = 0.95,
 ) -> Subgroups:
@@ -165,7 +173,9 @@ def by_subgroup(
     groups : ndarray, shape (n,)
         Which subgroup an example belongs to; the labels themselves, for classes.
     rng : numpy.random.Generator
-        One multinomial draw for each group, in the order of their names.
+        One multinomial draw for each group that has examples, in the order of their names.
+    names : iterable of hashable
+        Groups that must not be missed: one without an example is reported as such (`empty`).
     draws : int
         Resamplings.
     confidence : float, in (0, 1]
@@ -184,7 +194,10 @@ def by_subgroup(
     -----
     Of a pair only the difference counts, one of -1, 0 and 1: resampling n pairs is one draw of
     three counts. A group of one example has a drop without spread; its interval by Wilson says
-    how little that means.
+    how little that means. Groups without an example take no part in gaps.
+
+    Coarse logits tie often. ``argmax`` gives the first of those that tie, so that classes of low
+    number are favoured; `tied` finds the examples whose prediction rests on that.
 
     References
     ----------
@@ -203,7 +216,7 @@ def by_subgroup(
     for name, array in (("before", before), ("after", after), ("groups", groups)):
         require_same_shape(name, array, labels.shape)
     require_int("draws", draws, 1)
-    tails = _tails(confidence)
+    ends = tails(confidence)
     right = np.stack([before == labels, after == labels]).astype(np.int64)
     found, drops, olds = [], [], []
     for name in np.unique(groups):
@@ -219,13 +232,50 @@ def by_subgroup(
         found.append(Group(
             name.item(), n, float(old.mean()), float(new.mean()),
             wilson(int(new.sum()), n, confidence), float(np.mean(old - new)),
-            Interval(*np.quantile(drop, tails).tolist()),
+            Interval(*np.quantile(drop, ends).tolist()),
             float(np.mean(before[mine] != after[mine]))))
     old_, new_ = (np.array([getattr(g, k) for g in found]) for k in ("before", "after"))
+    nothing = Interval(np.nan, np.nan)
+    missing = [Group(name, 0, np.nan, np.nan, nothing, np.nan, nothing, np.nan)
+               for name in dict.fromkeys(names) if name not in {g.name for g in found}]
     resampled = np.ptp(np.array(olds) - drops, axis=0) - np.ptp(olds, axis=0)
     return Subgroups(
-        tuple(sorted(found, key=lambda g: -g.drop)), float(np.ptp(old_)), float(np.ptp(new_)),
-        Interval(*np.quantile(resampled, tails).tolist()))
+        (*sorted(found, key=lambda g: -g.drop), *missing), float(np.ptp(old_)),
+        float(np.ptp(new_)), Interval(*np.quantile(resampled, ends).tolist()))
+
+
+def tied(logits: Array) -> Array:
+    """Examples whose largest logit occurs twice: their prediction is a matter of order.
+
+    Parameters
+    ----------
+    logits : ndarray of float or int, shape (n, classes)
+        Without NaN, at least one class.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If `logits` are not rows of at least one class, or hold a NaN.
+
+    References
+    ----------
+    Hooker et al., 2020, arXiv:2010.03058, section 3 (predictions that change).
+
+    Examples
+    --------
+    >>> tied(np.array([[3, 1, 3], [0, 2, 1]]))
+    array([ True, False])
+    """
+    logits = np.asarray(logits)
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise ValueError(f"`logits` must be rows of classes; got shape {logits.shape}")
+    require_no_nan("logits", logits)
+    largest: Array = logits == logits.max(axis=1, keepdims=True)
+    return largest.sum(axis=1) > 1
 
 
 def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
@@ -263,7 +313,7 @@ def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
     """
     n = require_int("n", n, 1)
     p = require_int("right", right, 0, n) / n
-    z = -ndtri(_tails(confidence)[0])
+    z = -ndtri(tails(confidence)[0])
     if np.isinf(z):
         return Interval(0.0, 1.0)
     middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -385,8 +435,3 @@ def drift(reference: Array, x: Array) -> Drift:
     distance = float(np.abs(below[0] - below[1]).max())
     size = first.size * second.size / both.size
     return Drift(distance, float(kolmogorov(distance * np.sqrt(size))))
-
-
-def _tails(confidence: float) -> list[float]:
-    require_fraction("confidence", confidence)
-    return [(1 - confidence) / 2, (1 + confidence) / 2]

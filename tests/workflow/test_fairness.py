@@ -22,6 +22,7 @@ from refquant.workflow.fairness import (
     calibration_error,
     clipped_share,
     drift,
+    tied,
     wilson,
 )
 
@@ -99,6 +100,49 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
         made = by_subgroup(labels, before, after, labels, rng=rng, draws=300)
         held += made.worst.drop_interval.low <= 0.1 <= made.worst.drop_interval.high
     assert 0.9 <= held / 300 <= 0.99
+
+
+def test_a_group_without_an_example_is_reported_and_takes_no_part():
+    labels, before, after, groups = answers(0, 100, names=2)
+    rng = np.random.default_rng
+    plain = by_subgroup(labels, before, after, groups, rng=rng(0), draws=50)
+    made = by_subgroup(labels, before, after, groups, rng=rng(0), draws=50, names=[7, 1, 0, 7])
+    assert plain.empty == ()
+    assert made.empty == (7,)
+    assert made.groups[:-1] == plain.groups
+    assert made[1:] == plain[1:]
+    assert made.worst == plain.worst
+    last = made.groups[-1]
+    assert (last.name, last.n) == (7, 0)
+    assert np.isnan([last.before, last.after, last.drop, last.flips, *last.drop_interval,
+                     *last.after_interval]).all()
+
+
+def test_a_group_of_one_has_a_drop_without_spread_and_an_interval_that_says_how_little_it_means():
+    made = by_subgroup([0, 1, 1], [0, 1, 1], [0, 1, 0], ["a", "a", "b"],
+                       rng=np.random.default_rng(0), draws=50)
+    assert (made.worst.name, made.worst.n, made.worst.drop) == ("b", 1, 1)
+    assert made.worst.drop_interval == (1, 1)
+    low, high = made.worst.after_interval
+    assert low == 0
+    assert high > 0.7
+
+
+@given(SEEDS, st.integers(1, 30), st.integers(1, 6))
+def test_a_tie_is_a_prediction_that_another_order_of_classes_changes(seed, n, classes):
+    logits = np.random.default_rng(seed).integers(0, 4, (n, classes))
+    first, last = logits.argmax(1), classes - 1 - logits[:, ::-1].argmax(1)
+    assert np.array_equal(tied(logits), first != last)
+    assert np.array_equal(tied(logits / 3), first != last)
+
+
+def test_coarse_logits_tie_and_flips_of_ties_go_to_the_lower_class():
+    """Logits of 2 bits: where a tie is broken, the prediction is at or below that of float."""
+    exact = np.random.default_rng(0).normal(size=(500, 10))
+    coarse = fake_quantize(exact, symmetric(np.array(3.0), bits=3))
+    ties = tied(coarse)
+    assert ties.mean() > 0.2 > tied(exact).mean() == 0
+    assert (coarse.argmax(1) <= exact.argmax(1))[ties].all()
 
 
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95]))
@@ -213,6 +257,9 @@ def test_rare_classes_change_their_answers_three_times_as_often():
     (lambda: calibration_error(np.empty(0), np.empty(0, bool)), "must not be empty"),
     (lambda: clipped_share(np.empty(0), symmetric(np.array(1.0), bits=4)), "must not be empty"),
     (lambda: drift(np.ones(2), np.empty(0)), "`x` must not be empty"),
+    (lambda: tied(np.ones(2)), r"`logits` must be rows of classes; got shape \(2,\)"),
+    (lambda: tied(np.ones((2, 0))), "`logits` must be rows of classes"),
+    (lambda: tied(np.array([[1.0, np.nan]])), "`logits` must not contain NaN"),
 ])
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
