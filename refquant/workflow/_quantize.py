@@ -1,7 +1,6 @@
 """The command ``refquant quantize``: files in, a file out, and what it costs in between."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from refquant._types import Array
 from refquant.interop._files import save_bytes
 from refquant.interop.onnx_float import FloatOnnx, open_float
-from refquant.interop.qdq import weight_bytes
+from refquant.interop.qdq import CodedWeight, weight_bytes
 from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.workflow._terminal import console_of
 from refquant.workflow.quantize import (
@@ -31,7 +30,7 @@ from refquant.workflow.quantize import (
     scales_by_smoothquant,
 )
 from refquant.workflow.tensors import npz_member, npz_names, open_npz
-from refquant.workflow.weights import Method, Seen, by_adaround, by_gptq, clipped, nearest
+from refquant.workflow.weights import Seen, by_adaround, by_gptq, clipped, nearest
 
 __all__ = ["METHODS", "Settings", "quantize_file", "read_inputs"]
 
@@ -168,9 +167,9 @@ def _quantized(
 ) -> Quantized:
     """The model under the settings."""
     bits, group = dict.fromkeys(layers, settings.bits), settings.group
-    methods: dict[str, Method] = {
+    methods: dict[str, Callable[..., CodedWeight]] = {
         "nearest": nearest, "clip": clipped, "gptq": by_gptq, "awq": nearest,
-        "smoothquant": nearest, "adaround": partial(by_adaround, rng=rng)}
+        "smoothquant": nearest, "adaround": by_adaround}
     method = methods[settings.method]
     divide: dict[str, Array] = {}
     if settings.method == "awq":
@@ -184,32 +183,33 @@ def _quantized(
         kept = {x.reads for x in model.layers if x.weight not in layers}
         plan = {name: q for name, q in plan.items() if name not in kept}
     return quantize_layers(model, method, bits=bits, group_size=group, seen=seen, divide=divide,
-                           activations=plan, progress=progress)
+                           activations=plan, progress=progress,
+                           rng=rng if method is by_adaround else None)
 
 
 def _allocated(
     model: FloatOnnx, layers: Sequence[str], seen: Mapping[str, Seen], settings: Settings
 ) -> dict[str, int]:
     """4 or 8 bits for each layer, within a budget of megabytes of weights."""
-    method: Method = nearest
-    names, table = choose_bits(model, method, seen, choices=WIDTHS, group_size=settings.group)
+    names, table, sizes = choose_bits(model, nearest, seen, choices=WIDTHS,
+                                      group_size=settings.group)
     kept = [i for i, n in enumerate(names) if n in layers]
     if not kept:
         raise ValueError("`--budget` must have a layer to choose bits for; got none whose inputs "
                          "can be cut into rows")
     weights = model.by_weight
 
-    def cost(name: str, bits: int) -> int:
+    def widest(name: str) -> int:
         matrix, size = weights[name].matrix, group_length(weights[name], settings.group)
-        return weight_bytes(method(matrix, bits, size, None))
+        return weight_bytes(nearest(matrix, max(WIDTHS), size))
 
-    sizes = np.array([[cost(names[i], b) for b in WIDTHS] for i in kept])
     assert settings.budget is not None
-    widest = dict.fromkeys(layers, max(WIDTHS))         # for those whose inputs were not seen
-    spent = sum(cost(name, max(WIDTHS)) for name in set(layers) - {names[i] for i in kept})
-    budget = Budget("bytes", sizes, int(settings.budget * 1e6) - spent)
+    unseen = set(layers) - {names[i] for i in kept}     # they have no errors to choose by
+    spent = sum(map(widest, unseen))
+    budget = Budget("bytes", sizes[kept], int(settings.budget * 1e6) - spent)
     found = allocate(table[kept], [budget])
-    return widest | {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
+    choice = {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
+    return dict.fromkeys(layers, max(WIDTHS)) | choice
 
 
 def _print(

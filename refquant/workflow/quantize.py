@@ -2,18 +2,24 @@
 
 Everything is a function of a model that is open and of arrays; the command
 ``refquant quantize`` (`refquant.workflow._quantize`) reads the files and prints.
+
+Layers need nothing of each other, so they are handed to joblib: they run one after the other,
+or on the threads, processes or dask cluster that the caller names with
+``joblib.parallel_config``. No backend changes a code.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from refquant._types import Array
 from refquant.calibration.second_moment import output_error
 from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, input_rows, open_float, run_values
-from refquant.interop.qdq import CodedWeight, with_codes
+from refquant.interop.qdq import CodedWeight, weight_bytes, with_codes
 from refquant.ptq.awq import search_scale
 from refquant.ptq.smoothquant import smoothing_scale
 from refquant.quantizers.uniform import Uniform, asymmetric
@@ -128,18 +134,20 @@ def observe(
 
 
 def quantize_layers(
-    model: FloatOnnx, method: Method, *, bits: Mapping[str, int], group_size: int | None,
-    seen: Mapping[str, Seen], divide: Mapping[str, Array] | None = None,
+    model: FloatOnnx, method: Callable[..., CodedWeight], *, bits: Mapping[str, int],
+    group_size: int | None, seen: Mapping[str, Seen],
+    divide: Mapping[str, Array] | None = None,
     activations: Mapping[str, Uniform] | None = None,
+    rng: np.random.Generator | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Quantized:
-    """Codes for every layer that has bits, and the file.
+    """Codes for every layer that has bits, and the file; layers at once where joblib can.
 
     Parameters
     ----------
     model : FloatOnnx
-    method : callable
-        One of `refquant.workflow.weights`.
+    method : Method
+        One of `refquant.workflow.weights`. A backend with processes must be able to pickle it.
     bits : mapping of str to int
         By the name of the weight; what is not named stays float.
     group_size : int or None
@@ -150,8 +158,12 @@ def quantize_layers(
         columns of these layers' weights are multiplied by it.
     activations : mapping of str to Uniform, optional
         By the name of the value.
+    rng : numpy.random.Generator, optional
+        For a method that draws, as `by_adaround`: the method is called with a keyword ``rng``,
+        a generator that is spawned for its layer. What a layer draws does not depend on which
+        others are quantized, on their order or on where they run.
     progress : callable, str -> None
-        Hears of each layer before it is done.
+        Hears of each layer that is done, in the order of the model, in the caller's thread.
 
     Returns
     -------
@@ -167,23 +179,20 @@ def quantize_layers(
     onnxruntime, "Quantize ONNX models", QDQ.
     """
     divide = divide or {}
+    layers = model.by_weight
+    ways = dict.fromkeys(layers, method) if rng is None else {
+        name: partial(method, rng=own)
+        for name, own in zip(layers, rng.spawn(len(layers)), strict=True)}
+    chosen = [layer for name, layer in layers.items() if name in bits]
+    groups = {x.weight: group_length(x, group_size) for x in chosen}
+    jobs = (delayed(_layer)(
+        x, ways[x.weight], bits[x.weight], groups[x.weight], seen.get(x.weight),
+        divide.get(x.reads)) for x in chosen)
     weights: dict[str, CodedWeight] = {}
-    groups: dict[str, int] = {}
     errors: dict[str, float] = {}
-    for layer in model.layers:
-        if layer.weight not in bits or layer.weight in weights:
-            continue
+    for layer, done in zip(chosen, Parallel(return_as="generator")(jobs), strict=True):
+        weights[layer.weight], errors[layer.weight] = done
         progress(layer.weight)
-        matrix, data = layer.matrix, seen.get(layer.weight)
-        scale = divide.get(layer.reads)
-        if scale is not None:
-            matrix = (matrix * scale).astype(np.float32)
-            data = None if data is None else data.divided(scale)
-        size = group_length(layer, group_size)
-        one = method if data is not None or layer.op != "Conv" else nearest
-        coded = one(np.ascontiguousarray(matrix), bits[layer.weight], size, data)
-        weights[layer.weight], groups[layer.weight] = coded, size
-        errors[layer.weight] = float("nan") if data is None else _relative(matrix, coded, data)
     multiplied = {name: 1 / scale for name, scale in divide.items()}
     return Quantized(with_codes(model, weights, activations, multiplied), weights, groups, errors)
 
@@ -218,23 +227,18 @@ def scales_by_awq(
     Returns
     -------
     dict of str to ndarray, shape (in,)
-        By the name of the value; only products, no convolutions.
+        By the name of the value; only products, no convolutions. Values are searched at once
+        where joblib can.
 
     References
     ----------
     Lin et al., 2024, arXiv:2306.00978, eqs. (4) and (5).
     """
-    found = {}
-    for name, layers in _readers(model, seen):
-        data, size = seen[layers[0].weight], group_length(layers[0], group_size)
-
-        def round_trip(w: Array, size: int = size) -> Array:
-            return nearest(w, bits, size).decoded()
-
-        hit = search_scale([x.matrix for x in layers], data.moment.hessian,
-                           data.absolute / data.moment.size, round_trip)
-        found[name] = hit.scale
-    return found
+    readers = dict(_readers(model, seen))
+    jobs = (delayed(_awq_scale)(
+        [x.matrix for x in layers], seen[layers[0].weight], bits,
+        group_length(layers[0], group_size)) for layers in readers.values())
+    return dict(zip(readers, Parallel(return_as="generator")(jobs), strict=True))
 
 
 def scales_by_smoothquant(
@@ -330,13 +334,16 @@ class _Tally:
 def choose_bits(
     model: FloatOnnx, method: Method, seen: Mapping[str, Seen], *, choices: Collection[int],
     group_size: int | None,
-) -> tuple[list[str], Array]:
-    """Error of each layer at each width, for an allocation: names, and a table."""
+) -> tuple[list[str], Array, Array]:
+    """Error and bytes of each layer at each width, for an allocation: names, and two tables."""
     layers = [x for x in model.by_weight.values() if x.weight in seen]
-    table = np.array([[
-        _relative(x.matrix, method(x.matrix, b, group_length(x, group_size), seen[x.weight]),
-                  seen[x.weight]) for b in choices] for x in layers])
-    return [x.weight for x in layers], table
+    jobs = (delayed(_loss_and_bytes)(x, method, b, group_length(x, group_size), seen[x.weight])
+            for x in layers for b in choices)
+    shape = len(layers), len(choices)
+    found = list(Parallel(return_as="generator")(jobs))
+    errors, sizes = zip(*found, strict=True) if found else ((), ())
+    return ([x.weight for x in layers], np.reshape(errors, shape),
+            np.reshape(np.array(sizes, np.int64), shape))
 
 
 def batches_of(
@@ -373,6 +380,35 @@ def group_length(layer: OnnxLayer, wanted: int | None) -> int:
     """The wanted length if it divides the row, else the row."""
     n = layer.matrix.shape[1]
     return n if wanted is None or layer.op == "Conv" or n % wanted else wanted
+
+
+def _layer(
+    layer: OnnxLayer, method: Callable[..., CodedWeight], bits: int, group_size: int,
+    seen: Seen | None, scale: Array | None = None,
+) -> tuple[CodedWeight, float]:
+    """Codes of one layer whose input is divided by a scale, and what they cost its output."""
+    matrix = layer.matrix
+    if scale is not None:
+        matrix = (matrix * scale).astype(np.float32)
+        seen = None if seen is None else seen.divided(scale)
+    one = method if seen is not None or layer.op != "Conv" else nearest
+    coded = one(np.ascontiguousarray(matrix), bits, group_size, seen)
+    return coded, float("nan") if seen is None else _relative(matrix, coded, seen)
+
+
+def _loss_and_bytes(
+    layer: OnnxLayer, method: Method, bits: int, group_size: int, seen: Seen
+) -> tuple[float, int]:
+    coded, error = _layer(layer, method, bits, group_size, seen)    # codes stay where they are
+    return error, weight_bytes(coded)
+
+
+def _awq_scale(matrices: Sequence[Array], seen: Seen, bits: int, group_size: int) -> Array:
+    def round_trip(w: Array) -> Array:
+        return nearest(w, bits, group_size).decoded()
+
+    return search_scale(matrices, seen.moment.hessian, seen.absolute / seen.moment.size,
+                        round_trip).scale
 
 
 def _relative(matrix: Array, coded: CodedWeight, data: Seen) -> float:

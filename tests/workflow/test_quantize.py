@@ -8,17 +8,26 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 
 from refquant.cli import run
 from refquant.interop.onnx_export import export_onnx
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
 from refquant.workflow._quantize import read_inputs
-from refquant.workflow.quantize import batches_of, compare, observe, quantize_layers
-from refquant.workflow.weights import by_gptq, nearest
+from refquant.workflow.quantize import (
+    batches_of,
+    choose_bits,
+    compare,
+    observe,
+    quantize_layers,
+    scales_by_awq,
+)
+from refquant.workflow.weights import by_adaround, by_gptq, nearest
 
 onnx = pytest.importorskip("onnx")
 from refquant.interop.onnx_float import open_float  # noqa: E402
@@ -28,6 +37,7 @@ MODEL = trained_digits_cnn()
 CONTENT = export_onnx(MODEL.nodes, MODEL.values, {"x": (np.float32, ("batch", 8, 8, 1))},
                       ["logits"])
 X = digits().x_train[:96]
+QUICK = partial(by_adaround, steps=5)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +187,47 @@ def test_gptq_beats_nearest_on_the_outputs_of_layers():
           for m in (nearest, by_gptq)}
     ratios = [by[by_gptq][n] / by[nearest][n] for n in seen]
     assert np.exp(np.mean(np.log(ratios))) < 0.6
+
+
+def four_bits(model, seen, names, method=by_gptq, **settings):
+    return quantize_layers(model, method, bits=dict.fromkeys(names, 4), group_size=None,
+                           seen=seen, **settings)
+
+
+def everything(model, seen):
+    """Whatever goes through joblib, as bytes and numbers."""
+    drawn = four_bits(model, seen, seen, QUICK, rng=np.random.default_rng(5))
+    return [four_bits(model, seen, seen).content, drawn.content, drawn.errors,
+            {k: v.tolist() for k, v in scales_by_awq(model, seen, bits=4, group_size=16).items()},
+            [np.array(x).tolist() for x in choose_bits(model, nearest, seen, choices=(4, 8),
+                                                       group_size=None)]]
+
+
+def test_no_backend_changes_a_byte():
+    model = open_float(CONTENT)
+    seen = observe(model, [{"x": X[:32]}], rng=np.random.default_rng(0))
+    alone = everything(model, seen)
+    for backend in ("threading", "loky"):
+        with parallel_config(backend, n_jobs=2):
+            assert everything(model, seen) == alone
+
+
+def test_what_a_layer_draws_does_not_depend_on_the_others():
+    model = open_float(CONTENT)
+    seen = observe(model, [{"x": X[:32]}], rng=np.random.default_rng(0))
+    *_, last = seen
+    whole, one = (four_bits(model, seen, names, QUICK, rng=np.random.default_rng(5))
+                  for names in (seen, [last]))
+    assert np.array_equal(whole.weights[last].codes, one.weights[last].codes)
+    other = four_bits(model, seen, [last], QUICK, rng=np.random.default_rng(6))
+    assert not np.array_equal(other.weights[last].codes, one.weights[last].codes)
+
+
+def test_progress_hears_of_each_layer_in_the_order_of_the_model():
+    model, heard = open_float(CONTENT), []
+    with parallel_config("threading", n_jobs=2):
+        four_bits(model, {}, model.by_weight, nearest, progress=heard.append)
+    assert heard == list(model.by_weight)
 
 
 def test_without_data_the_weights_alone_are_quantized(folder, tmp_path, capsys):
