@@ -3,17 +3,17 @@ r"""The columns of a weight rounded one after the other, with feedback, at the s
 The fast twin of the loop in `refquant.ptq.gptq`. Three things make it fast. *Left-looking
 blocks*: instead of pushing the error of each column into all columns behind it, a block
 of columns collects what is due to it from all columns before, in one product of matrices.
-*Storage*: the weight is transposed, so that a column is contiguous. *No inverse*: with the
-Hessian :math:`H = V V^T`, V upper triangular, and the errors :math:`e_i = w_i - \hat w_i` of
-the columns before,
+*Storage*: the weight is transposed, so that a column is contiguous, and nothing else of its size
+is kept. *No inverse*: with the Hessian :math:`H = A D A^T`, A upper triangular with ones on its
+diagonal, and the errors :math:`e_i = w_i - \hat w_i` of the columns before,
 
-.. math:: t_k = w_k + \frac{1}{V_{kk}} \sum_{i<k} V_{ik}\,e_i , \qquad \hat w_k = Q(t_k) ,
+.. math:: t_k = w_k + \sum_{i<k} A_{ik}\,e_i , \qquad \hat w_k = Q(t_k) ,
 
 which needs one Cholesky factor. A grid that is fitted on the way has to see all columns g of its
 group as repaired for the columns S before the group, and for nothing else:
-:math:`H_{Sg} = V_{S\cdot} V_{g\cdot}^T` leaves one triangular system, no larger than the group,
+:math:`H_{Sg} = A_{S\cdot} D A_{g\cdot}^T` leaves one triangular system, no larger than the group,
 
-.. math:: t_g = w_g + e_S\,V_{Sg}\,V_{gg}^{-1} .
+.. math:: t_g = w_g + e_S\,A_{Sg}\,A_{gg}^{-1} .
 
 LAPACK factors from the first column to the last, and the formulas need it the other way round.
 So here everything is turned round: the first column is the last row of the stored arrays.
@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 from scipy.linalg.blas import dtrsm
 from scipy.linalg.lapack import dpotrf
 
@@ -33,8 +32,9 @@ from refquant.quantizers.uniform import Uniform
 
 __all__ = ["RoundedColumns", "round_and_fit", "round_columns"]
 
-#: Columns that collect from all before them in one product, and from their block in one.
-_BLOCK, _FEW = 128, 16
+#: Columns that collect from all before them in one product, and from their block in one. The
+#: first is for BLAS, which likes large products, the second for the cache of 1 MB or so.
+_BLOCK, _FEW = 256, 32
 
 
 class RoundedColumns(NamedTuple):
@@ -44,7 +44,7 @@ class RoundedColumns(NamedTuple):
     ----------
     codes : ndarray of int32, shape (out, in)
     weight : ndarray of float, shape (out, in)
-        The decoded codes, rounded once to the `dtype` that was asked for.
+        The decoded codes, rounded once to the dtype of the weight that was given.
     quantizers : tuple of Quantizer
         One for each group of columns.
 
@@ -60,21 +60,20 @@ class RoundedColumns(NamedTuple):
 
 def round_columns(
     weight: Array, hessian: Array, quantizers: Sequence[Quantizer], group_of: Array,
-    *, dtype: DTypeLike = np.float64,
+    *, diagonal: Array | None = None,
 ) -> RoundedColumns:
     """Columns rounded from left to right with grids that are known.
 
     Parameters
     ----------
-    weight : ndarray of float64, shape (out, in)
-    hessian : ndarray of float64, shape (in, in), positive definite
-        Damped already.
+    weight : ndarray of float, shape (out, in)
+    hessian : ndarray of float, shape (in, in), positive definite
     quantizers : sequence of Quantizer
         For columns of shape (out, 1).
     group_of : ndarray of int, shape (in,)
         Which of them each column belongs to.
-    dtype : dtype
-        Of the weight that comes back.
+    diagonal : ndarray of float64, shape (in,), optional
+        Instead of the Hessian's own, which is all that damping changes.
 
     Returns
     -------
@@ -85,7 +84,7 @@ def round_columns(
     Raises
     ------
     ValueError
-        If `hessian` is not positive definite.
+        If `hessian` is not positive definite, with `diagonal` if that is given.
 
     References
     ----------
@@ -100,32 +99,31 @@ def round_columns(
     >>> round_columns(np.array([[0.4, 0.4]]), hessian, [grid], np.zeros(2, int)).codes
     array([[0, 1]], dtype=int32)
     """
-    factor = _cholesky(hessian)
-    work = _Columns(weight, dtype)
+    work = _Columns(weight, hessian, diagonal)
     rounders = [_rounder(q, len(weight)) for q in quantizers]
-    for block in _blocks(len(factor)):
-        work.round(block, work.due(factor, block), work.given(block), factor,
-                   [rounders[g] for g in group_of[::-1][block]])
+    for block in _blocks(len(work.factor), _BLOCK):
+        given, target = work.given(block), work.owed(block)
+        target += given
+        work.round(block, given, [rounders[g] for g in group_of[::-1][block]])
     return work.result(quantizers)
 
 
 def round_and_fit(
     weight: Array, hessian: Array, fit: Fit, group_size: int,
-    *, dtype: DTypeLike = np.float64,
+    *, diagonal: Array | None = None,
 ) -> RoundedColumns:
     """Columns rounded from left to right, each group's grid fitted when its turn comes.
 
     Parameters
     ----------
-    weight : ndarray of float64, shape (out, in)
-    hessian : ndarray of float64, shape (in, in), positive definite
-        Damped already.
+    weight : ndarray of float, shape (out, in)
+    hessian : ndarray of float, shape (in, in), positive definite
     fit : callable, ndarray (out, group) -> Quantizer
         Sees the columns of its group as repaired for all errors before them.
     group_size : int
         Must divide the columns.
-    dtype : dtype
-        Of the weight that comes back.
+    diagonal : ndarray of float64, shape (in,), optional
+        Instead of the Hessian's own, which is all that damping changes.
 
     Returns
     -------
@@ -135,7 +133,7 @@ def round_and_fit(
     Raises
     ------
     ValueError
-        If `hessian` is not positive definite.
+        If `hessian` is not positive definite, with `diagonal` if that is given.
 
     References
     ----------
@@ -150,18 +148,19 @@ def round_and_fit(
     >>> [q.scale for q in round_and_fit(np.array([[0.4, 0.4]]), hessian, fit, 1).quantizers]
     [array([[0.4]]), array([[0.4]])]
     """
-    factor = _cholesky(hessian)
-    work, quantizers = _Columns(weight, dtype), []
-    for stop in range(len(factor), 0, -max(group_size, 1)):
-        group = slice(stop - group_size, stop)
-        due, given = work.due(factor, group), work.given(group)
-        repaired = dtrsm(1.0, factor[group, group], due.T, side=1, lower=1).T + given
-        quantizers.append(fit(repaired[::-1].T))
-        rounder = _rounder(quantizers[-1], len(weight))
-        for part in _blocks(group_size):
-            block = slice(group.start + part.start, group.start + part.stop)
-            due[part] += factor[block.stop : stop, block].T @ work.errors[block.stop : stop]
-            work.round(block, due[part], given[part], factor, [rounder] * len(due[part]))
+    work, quantizers = _Columns(weight, hessian, diagonal), []
+    size = max(group_size, 1)
+    for block in _blocks(len(work.factor), max(_BLOCK // size, 1) * size):      # whole groups
+        factor, given, owed = work.factor[block, block], work.given(block), work.owed(block)
+        for group in _blocks(len(owed), size):
+            target = owed[group]
+            target += factor[group.stop :, group].T @ owed[group.stop :]
+            repaired = dtrsm(1.0, factor[group, group], target.T, side=1, lower=1, diag=1).T
+            repaired += given[group]
+            quantizers.append(fit(repaired[::-1].T))
+            target += given[group]
+            work.round(slice(block.start + group.start, block.start + group.stop), given[group],
+                       [_rounder(quantizers[-1], len(weight))] * size)
     return work.result(quantizers)
 
 
@@ -172,65 +171,61 @@ _Rounder = Callable[[Array, Array, Array], None]
 class _Columns:
     """What has been rounded; columns are counted from the last to the first.
 
-    Whole arrays are kept for the errors and the result alone. The rest is made block by
-    block, and stays in the cache.
+    Whole arrays are kept for the errors and the result alone. The rest is made for some
+    columns at a time, and stays in the cache.
     """
 
-    def __init__(self, weight: Array, dtype: DTypeLike) -> None:
+    def __init__(self, weight: Array, hessian: Array, diagonal: Array | None) -> None:
         out, n = weight.shape
-        self.weight, self.errors = weight[:, ::-1], np.empty((n, out))
-        self.codes, self.rounded = np.empty((out, n), np.int32), np.empty((out, n), dtype)
+        self.weight, self.factor = weight[:, ::-1], _unit_factor(hessian, diagonal)
+        self.errors = _rows(n, out)             # before a column is rounded, its target
+        self.codes, self.rounded = np.empty((out, n), np.int32), np.empty_like(weight, order="C")
 
     def given(self, block: slice) -> Array:
         """Columns of the weight as rows."""
-        given = _rows(self.weight[:, block].shape[::-1])
-        for i in range(0, given.shape[1], 8):           # whole lines of the cache, and few
-            given[:, i : i + 8] = self.weight[i : i + 8, block].T
+        given = _rows(block.stop - block.start, len(self.weight))
+        for i in range(0, given.shape[1], 16):          # whole lines of the cache, and few
+            given[:, i : i + 16] = self.weight[i : i + 16, block].T
         return given
 
-    def due(self, factor: Array, block: slice) -> Array:
-        """What all columns before a block owe to it."""
-        due = _rows((block.stop - block.start, self.errors.shape[1]))
-        return np.matmul(factor[block.stop :, block].T, self.errors[block.stop :], out=due)
+    def owed(self, block: slice) -> Array:
+        """What all columns before a block owe to it, in the place of its errors."""
+        factor, errors = self.factor[block.stop :, block], self.errors[block.stop :]
+        return np.matmul(factor.T, errors, out=self.errors[block])
 
-    def round(
-        self, block: slice, due: Array, given: Array, factor: Array,
-        rounders: Sequence[_Rounder],
-    ) -> None:
-        """A block to which everything is `due` from outside of the block; that is used up."""
-        diagonal = np.diag(factor)[block, None]
-        factor, target = factor[block, block] / diagonal.T, due
-        target /= diagonal
-        target += given
-        errors, rounded, codes = self.errors[block], _rows(target.shape), _rows(target.shape)
-        for few in _blocks(len(target), _FEW):
-            target[few] += factor[few.stop :, few].T @ errors[few.stop :]
-            for k in range(few.stop - 1, few.start - 1, -1):
-                column, values = target[k], rounded[k]
-                if k < few.stop - 1:
-                    column += factor[k + 1 : few.stop, k] @ errors[k + 1 : few.stop]
-                rounders[k](column, codes[k], values)
-                np.subtract(given[k], values, out=errors[k])
-        self.codes[:, ::-1][:, block] = codes.T         # one conversion for the whole block
-        self.rounded[:, ::-1][:, block] = rounded.T
+    def round(self, block: slice, given: Array, rounders: Sequence[_Rounder]) -> None:
+        """A block to whose targets nothing is owed but by columns of the block."""
+        factor, errors = self.factor[block, block], self.errors[block]
+        for few in _blocks(len(errors), _FEW):
+            errors[few] += factor[few.stop :, few].T @ errors[few.stop :]
+            codes, values = (_rows(few.stop - few.start, errors.shape[1]) for _ in range(2))
+            for row, k in enumerate(reversed(range(few.start, few.stop))):
+                # The factor is 1 on its diagonal: the target so far counts as well.
+                target = factor[k : few.stop, k] @ errors[k : few.stop]
+                rounders[k](target, codes[row], values[row])
+                np.subtract(given[k], values[row], out=errors[k])
+            n = len(self.factor) - block.start
+            columns = slice(n - few.stop, n - few.start)
+            self.codes[:, columns] = codes.T            # one conversion for all of them
+            self.rounded[:, columns] = values.T
 
     def result(self, quantizers: Sequence[Quantizer]) -> RoundedColumns:
         """Columns from the first to the last."""
         return RoundedColumns(self.codes, self.rounded, tuple(quantizers))
 
 
-def _blocks(n: int, size: int = _BLOCK) -> list[slice]:
+def _blocks(n: int, size: int) -> list[slice]:
     """Slices of `size` from the end to the start."""
     return [slice(max(stop - size, 0), stop) for stop in range(n, 0, -size)]
 
 
-def _rows(shape: tuple[int, ...]) -> Array:
+def _rows(n: int, length: int) -> Array:
     """Room for columns that are going to be transposed.
 
     Rows that lie a power of two apart fall on the same few lines of the cache; eight
     numbers between them, and a column of the block can be read in one go.
     """
-    return np.empty((shape[0], shape[1] + 8))[:, : shape[1]]
+    return np.empty((n, length + 8))[:, :length]
 
 
 def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
@@ -259,13 +254,16 @@ def _rounder(quantizer: Quantizer, out: int) -> _Rounder:
     return uniform
 
 
-def _cholesky(h: Array) -> Array:
-    """Lower factor of the matrix read backwards; above its diagonal there is rubbish."""
+def _unit_factor(h: Array, diagonal: Array | None) -> Array:
+    """Lower factor, with ones on its diagonal, of the matrix read backwards; rubbish above."""
     if not len(h):
         return h
-    backwards = np.ascontiguousarray(h[::-1, ::-1]).T       # symmetric, and in Fortran's order
+    backwards = np.array(h[::-1, ::-1], np.float64, order="C").T    # symmetric: Fortran's order
+    if diagonal is not None:
+        np.fill_diagonal(backwards, diagonal[::-1])
     factor, failed = dpotrf(backwards, lower=1, clean=0, overwrite_a=1)
     if failed:
         raise ValueError("`hessian` must be positive definite once damped; got one that is not: "
                          "raise `damping`")
+    factor /= np.diag(factor).copy()
     return factor

@@ -11,11 +11,19 @@ from refquant._validate import (
     require_same_shape,
 )
 
-__all__ = ["damped", "inverse_factor", "unit_upper"]
+__all__ = ["damped", "inverse_factor", "unit_upper", "with_diagonal"]
 
 
 def damped(weight: Array, hessian: Array, damping: float) -> tuple[Array, Array]:
-    """Copies in float64: dead columns of the weight at zero, the Hessian positive definite.
+    """Copies in float64: dead columns of the weight at zero, the Hessian positive definite."""
+    weight, hessian, diagonal = with_diagonal(weight, hessian, damping)
+    h = hessian.astype(np.float64)
+    np.fill_diagonal(h, diagonal)
+    return weight.astype(np.float64), h
+
+
+def with_diagonal(weight: Array, hessian: Array, damping: float) -> tuple[Array, Array, Array]:
+    """The weight with dead columns at zero, the Hessian, and a diagonal that makes it definite.
 
     An input that was always zero has a zero on the diagonal. Whatever its weights are,
     the output is the same, so they become zero, and the Hessian gets the mean of the other
@@ -32,12 +40,12 @@ def damped(weight: Array, hessian: Array, damping: float) -> tuple[Array, Array]
     require_number("damping", damping)
     if not damping >= 0:
         raise ValueError(f"`damping` must not be negative; got {damping}")
-    h, w = hessian.astype(np.float64), weight.astype(np.float64)
-    dead = np.diag(h) == 0
-    h[dead, dead] = np.mean(np.diag(h)[~dead]) if not dead.all() else 1
-    w[:, dead] = 0
-    h[np.diag_indices(n)] += damping * np.mean(np.diag(h)) if n else 0
-    return w, h
+    diagonal = np.diag(hessian).astype(np.float64)
+    dead = diagonal == 0
+    if dead.any():
+        weight = np.where(dead, 0, weight)
+        diagonal[dead] = np.mean(diagonal[~dead]) if not dead.all() else 1
+    return weight, hessian, diagonal + (damping * np.mean(diagonal) if n else 0)
 
 
 def inverse_factor(h: Array) -> Array:

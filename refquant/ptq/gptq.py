@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import as_reals, require_int
+from refquant._validate import require_int
 from refquant.kernels.column_rounding import round_and_fit, round_columns
-from refquant.ptq._curvature import damped, inverse_factor
+from refquant.ptq._curvature import damped, inverse_factor, with_diagonal
 from refquant.quantizer import Fit, Quantizer
 
 __all__ = ["Order", "Rounded", "as_given", "by_curvature", "column_by_column", "gptq"]
@@ -166,25 +166,24 @@ def gptq(
     >>> gptq(np.array([[1.2, 0.5]]), hessian, fit).codes
     array([[3, 1]], dtype=int32)
     """
-    weight = as_reals("weight", weight)
-    work, h, group_size = _prepared(weight, hessian, group_size, damping)
+    work, h, diagonal = with_diagonal(weight, hessian, damping)
     n = work.shape[1]
-    permutation = _permutation(order, np.diag(h))
+    group_size = _checked(group_size, n)
+    permutation = _permutation(order, diagonal)
     groups = range(0, n, group_size) if n else ()
     back, group_of = np.argsort(permutation), np.arange(n) // max(group_size, 1)
     quantizers: list[Quantizer] = []
-    if static_groups:
-        quantizers = [fit(work[:, i : i + group_size]) for i in groups]
+    if static_groups or len(groups) == 1:
+        quantizers = [fit(work[:, i : i + group_size].astype(np.float64)) for i in groups]
         group_of = group_of[permutation]
     given = np.array_equal(permutation, np.arange(n))
     if not given:
         work, h = work[:, permutation], h[np.ix_(permutation, permutation)]
-    if len(groups) == 1 and not static_groups:
-        quantizers = [fit(work)]
+        diagonal = diagonal[permutation]
     if quantizers:
-        made = round_columns(work, h, quantizers, group_of, dtype=weight.dtype)
+        made = round_columns(work, h, quantizers, group_of, diagonal=diagonal)
     else:
-        made = round_and_fit(work, h, fit, group_size, dtype=weight.dtype)
+        made = round_and_fit(work, h, fit, group_size, diagonal=diagonal)
     if given:
         return Rounded(made.codes, made.quantizers, group_of, made.weight)
     return Rounded(made.codes[:, back], made.quantizers, group_of[back], made.weight[:, back])
@@ -228,8 +227,8 @@ def column_by_column(
     ...                  lambda w: symmetric(np.array([[3.0]]), bits=3)).codes
     array([[0, 1]], dtype=int32)
     """
-    weight = as_reals("weight", weight)
-    work, h, group_size = _prepared(weight, hessian, group_size, damping)
+    work, h = damped(weight, hessian, damping)
+    group_size = _checked(group_size, work.shape[1])
     u = inverse_factor(h)
     codes, quantizers = np.empty(work.shape, np.int32), []
     for j in range(work.shape[1]):
@@ -240,20 +239,16 @@ def column_by_column(
         work[:, [j]] = quantizers[-1].decode(codes[:, [j]])
         work[:, j + 1 :] -= (column - work[:, [j]]) / u[j, j] * u[j, j + 1 :]
     group_of = np.arange(work.shape[1]) // max(group_size, 1)
-    return Rounded(codes, tuple(quantizers), group_of, work.astype(weight.dtype))
+    return Rounded(codes, tuple(quantizers), group_of, work.astype(np.asarray(weight).dtype))
 
 
-def _prepared(
-    weight: Array, hessian: Array, group_size: int | None, damping: float
-) -> tuple[Array, Array, int]:
-    """Working copies, and the size of a group."""
-    work, h = damped(weight, hessian, damping)
-    n = work.shape[1]
+def _checked(group_size: int | None, n: int) -> int:
+    """Columns of a group, if whole groups fill n columns."""
     group_size = n if group_size is None else group_size
     require_int("group_size", group_size, min(n, 1))
     if n and n % group_size:
         raise ValueError(f"`group_size` must divide {n} columns; got {group_size}")
-    return work, h, group_size
+    return group_size
 
 
 def _permutation(order: Order, curvature: Array) -> Array:

@@ -121,6 +121,43 @@ def test_a_hessian_that_is_not_positive_definite_is_refused_and_nothing_is_chang
         rounding(w, -h)
 
 
+@given(SEEDS, st.integers(1, 5), st.integers(1, 12))
+@settings(max_examples=15)
+def test_a_diagonal_stands_in_for_the_hessians_own(seed, out, n):
+    w, h = problem(seed, out, n)
+    diagonal = np.diag(h) * np.linspace(1, 2, n)
+    whole = h + np.diag(diagonal - np.diag(h))
+    rest = h - np.diag(np.diag(h))              # far from definite
+    for made in (
+        lambda h, d: round_columns(w, h, [ranged(w)], np.zeros(n, int), diagonal=d),
+        lambda h, d: round_and_fit(w, h, ranged, 1, diagonal=d),
+    ):
+        assert np.array_equal(made(whole, None).codes, made(rest, diagonal).codes)
+
+
+@pytest.mark.parametrize("view", [
+    lambda a: a[::-1, ::-1], lambda a: a.T, lambda a: np.repeat(np.repeat(a, 2, 0), 2, 1)[::2, ::2],
+])
+def test_views_of_a_hessian_are_left_alone(view):
+    """Read backwards, the first is in the order that LAPACK would overwrite."""
+    w, h = problem(5, 3, 8)
+    seen = view(np.array(view(h)))
+    before = seen.copy()
+    made = round_columns(w, seen, [per_row(w)], np.zeros(8, int))
+    assert np.array_equal(seen, before)
+    assert np.array_equal(made.codes, round_columns(w, h, [per_row(w)], np.zeros(8, int)).codes)
+
+
+def test_a_float32_weight_and_hessian_are_rounded_as_the_numbers_they_are():
+    w, h = (a.astype(np.float32) for a in problem(6, 5, 24))
+    for size in (None, 8):
+        short = gptq(w, h, per_row, group_size=size)
+        exact = gptq(w.astype(float), h.astype(float), per_row, group_size=size)
+        assert short.weight.dtype == np.float32
+        assert np.array_equal(short.codes, exact.codes)
+        assert np.array_equal(short.weight, exact.weight.astype(np.float32))
+
+
 def test_large_layers_have_the_codes_of_the_loop():
     """300,000 codes with correlated inputs; none is so near to a tie that rounding decides it."""
     for seed, n in ((0, 384), (1, 384), (2, 300)):

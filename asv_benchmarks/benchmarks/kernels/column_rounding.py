@@ -6,7 +6,6 @@ from benchmarks.common import QUICK, Quality, need, share_of_time
 from benchmarks.ptq._problems import layer
 from refquant.calibration.statistics import Range
 from refquant.kernels import column_rounding
-from refquant.nn.memory import keep_freed_memory
 from refquant.ptq._curvature import damped
 from refquant.ptq.gptq import column_by_column, gptq
 from refquant.quantizers.uniform import asymmetric
@@ -80,14 +79,9 @@ class ColumnRounding(_Rounding):
 
 
 class AgainstThePublishedAlgorithm(_Rounding):
-    """Algorithm 1 of the paper in torch, beside ours; neither waits for new pages of memory.
-
-    Where freed memory goes back to the system, as it does unless a process says otherwise, ours
-    takes a fifth longer: it has 40 MB to ask for anew in each call, the peer 16.
-    """
+    """Algorithm 1 of the paper in torch and float32, beside ours in float64; the same weights."""
 
     def setup(self, impl, width, scales):
-        keep_freed_memory()                     # for both
         torch = need("torch")
         torch.set_num_threads(1)
         super().setup(impl, width, scales)
