@@ -3,8 +3,9 @@
 * the role ``soft`` (the default one, so any `name` in a docstring): a link to the
   library page of the name if there is one, and plain code if not;
 * the line ``<!-- concepts -->``, replaced by the tables of ``concepts.toml``;
-* a line ``<!-- chapters 00-06: I. Foundations -->``, replaced by a table of contents of the
-  chapters there are (a glob that matches nothing is a warning, and a part may still be empty);
+* a line ``<!-- chapters 01,00,02-06: I. Foundations -->``, replaced by a table of contents of the
+  chapters there are, in that order (a glob that matches nothing is a warning, and a part may
+  still be empty);
 * the pages on the golden vectors, which `oracle_pages` writes before Sphinx looks for pages;
 * fields of a `NamedTuple` are left out: their docstrings say "Alias for field number 0".
 """
@@ -22,7 +23,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.roles import XRefRole
 
 MARK = "<!-- concepts -->"
-PART = re.compile(r"<!-- chapters (\d\d)-(\d\d): (.*) -->")
+PART = re.compile(r"<!-- chapters ([\d,-]+): (.*) -->")
 
 
 class Soft(XRefRole):
@@ -65,10 +66,13 @@ def concept_tables(root: Path) -> str:
     return "\n".join(lines)
 
 
-def part_contents(root: Path, first: str, last: str, title: str) -> str:
+def part_contents(root: Path, spans: str, title: str) -> str:
     """The table of contents of one part, or nothing."""
     found = sorted(p.stem for p in (root / "chapters").glob("[0-9][0-9]_*.md"))
-    entries = [f"chapters/{name}" for name in found if first <= name[:2] <= last]
+    entries = []
+    for span in spans.split(","):
+        first, _, last = span.partition("-")
+        entries += [f"chapters/{name}" for name in found if first <= name[:2] <= (last or first)]
     head = ["```{toctree}", f":caption: {title}", ":maxdepth: 1", ""]
     return "\n".join([*head, *entries, "```", ""]) if entries else ""
 
