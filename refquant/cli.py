@@ -289,11 +289,18 @@ def report(
 
 @app.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float model.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the quantized one goes.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A float .onnx model, or a .safetensors or "
+                                                   ".npz file of weights.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the quantized one goes: .onnx with QDQ, "
+                                                  "or .safetensors or .npz with codes.")
+    ],
     bits: Annotated[int, typer.Option(help="Of the weights, from 2 to 8.")] = 8,
     method: Annotated[
-        str, typer.Option(help="nearest, clip, gptq, adaround, awq or smoothquant.")
+        str, typer.Option(help="nearest, clip, hqq (for weights alone), gptq, adaround, awq or "
+                         "smoothquant.")
     ] = "nearest",
     calibration: Annotated[
         Path | None,
@@ -311,13 +318,14 @@ def quantize(
         typer.Option(help="Megabytes of weights: 4 or 8 bits a layer, by an integer program."),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="A layer to leave in float; repeatable.")
+        list[str] | None, typer.Option(help="A layer or tensor to leave as it is; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> int:
-    """Quantize a float ONNX model to a QDQ model that other runtimes run.
+    """Quantize a float ONNX model to a QDQ model that other runtimes run, or a file of weights.
 
-    What was written is run and compared with the float model before it replaces anything.
+    What was written is run and compared with the float model before it replaces anything; of
+    weights without a graph it is read back instead, and must hold the same numbers.
     """
     from refquant.workflow._quantize import METHODS, Settings, quantize_file
 
@@ -331,7 +339,7 @@ def quantize(
     if budget is not None and not budget > 0:
         raise BadInput(f"`--budget` must be above 0; got {budget}")
     if not model.is_file():
-        raise BadInput(f"`MODEL.onnx` must be a file; got {model}")
+        raise BadInput(f"`MODEL` must be a file; got {model}")
     if calibration is not None and not calibration.is_file():
         raise BadInput(f"`--calibration` must be a file; got {calibration}")
     if target.exists() and target.samefile(model):

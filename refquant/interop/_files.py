@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from refquant._types import Array
 from refquant.integer.engines import ENGINES
+from refquant.interop._whole import whole
 from refquant.interop.onnx import OnnxModel, fuse_qdq, read_onnx, run_onnx
 from refquant.interop.tflite import Model, read_tflite
 from refquant.interop.tflite_program import prepare, run
@@ -134,16 +134,8 @@ def save_bytes(path: Path, content: bytes) -> None:
 
 
 def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """What `write` writes to a file beside `path`, renamed to it once it is whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}.",
-                                     delete=False) as file:
-        try:
-            write(file)
-            os.chmod(file.name, permissions(0o666))
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+    with whole(path) as file:
+        write(file)
 
 
 def _content(path: Path) -> bytes:

@@ -38,6 +38,7 @@ class CodedWeight(NamedTuple):
         As `OnnxLayer.matrix`.
     scale : ndarray of float32, shape (out, groups)
     zero_point : ndarray of int32, shape (out, groups)
+        Of float32 where it need not be whole (HQQ): not for ONNX.
     bits : int
         From 2 to 8.
     signed : bool
@@ -192,6 +193,9 @@ def _store(graph: Any, layer: OnnxLayer, coded: CodedWeight, onnx: Any) -> Any:
             coded.zero_point.shape == coded.scale.shape) or not groups:
         raise ValueError(f"`{layer.weight}` must have codes of shape {(out, n)} and scales "
                          f"(out, groups); got {coded.codes.shape} and {coded.scale.shape}")
+    if coded.zero_point.dtype.kind not in "iu":
+        raise ValueError(f"`{layer.weight}` must have whole zero points in an ONNX file; "
+                         f"got {coded.zero_point.dtype}")
     if groups > 1 and layer.op == "Conv":
         raise ValueError(f"`{layer.weight}` must have one scale per filter of a convolution; "
                          f"got {groups} groups")

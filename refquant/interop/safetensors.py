@@ -12,23 +12,34 @@ allocated; nothing in a file is ever executed.
 import json
 import math
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from refquant._types import Array
+from refquant.interop._whole import whole
 
-__all__ = ["Tensor", "read", "read_header", "read_tensor", "write"]
+__all__ = ["Bits", "Tensor", "as_numbers", "read", "read_bits", "read_header", "read_metadata",
+           "read_tensor", "write"]
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
     "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
     "BOOL": "|b1", "F8_E4M3": "|u1", "F8_E5M2": "|u1",
 }
+#: Of these NumPy has only the bits.
+_UNNAMED = ("BF16", "F8_E4M3", "F8_E5M2")
 #: The format's own limit.
 _HEADER_LIMIT = 100_000_000
+#: The one name that is no tensor's.
+_METADATA = "__metadata__"
+#: NumPy's own limit.
+_MOST_AXES = 64
+#: Bytes copied at a time.
+_PIECE = 2**22
 
 
 class Tensor(NamedTuple):
@@ -51,6 +62,25 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
+
+
+class Bits(NamedTuple):
+    """Numbers of a type of the format, which NumPy may not have.
+
+    Attributes
+    ----------
+    dtype : str
+        The format's name, e.g. ``"BF16"``.
+    array : ndarray
+        Of BF16 and eight-bit floats their bits, as unsigned integers.
+
+    References
+    ----------
+    Hugging Face, "Safetensors: format" (documentation).
+    """
+
+    dtype: str
+    array: Array
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -84,6 +114,58 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     >>> read_header(path)["w"].shape
     (2, 3)
     """
+    table, start, size = _table(path)
+    found = {name: _tensor(f"{path}: {_short(name)}", entry, start, size)
+             for name, entry in table.items() if name != _METADATA}
+    at = start
+    for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
+        if tensor.begin != at:              # else a small file could hold many large tensors
+            raise ValueError(f"{path}: {_short(name)} must begin where the one before ends, at "
+                             f"{at - start}; got {tensor.begin - start}")
+        at = tensor.end
+    if at != size:
+        raise ValueError(f"{path} must end with its last tensor; got {size - at} bytes more")
+    return found
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a file says about itself: texts by name.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is cut short, or these are no texts.
+
+    References
+    ----------
+    Hugging Face, "Safetensors: format" (documentation).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+    >>> write(path, {"w": np.ones(2)}, {"format": "np"})
+    >>> read_metadata(path)
+    {'format': 'np'}
+    """
+    found = _table(path)[0].get(_METADATA, {})
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise ValueError(f"{path} must have texts as metadata; got something else")
+    return found
+
+
+def _table(path: str | os.PathLike[str]) -> tuple[dict[str, object], int, int]:
+    """The header, where the numbers begin, and the size of the file."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -93,12 +175,11 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raw = file.read(length)
     try:
         table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:      # of text, of JSON, of long numbers
         raise ValueError(f"{path} must begin with a JSON header; got {err}") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path} must begin with a JSON object; got {type(table).__name__}")
-    return {name: _tensor(f"{path}: {name!r}", entry, 8 + length, size)
-            for name, entry in table.items() if name != "__metadata__"}
+    return table, 8 + length, size
 
 
 def read_tensor(path: str | os.PathLike[str], tensor: Tensor) -> Array:
@@ -133,6 +214,39 @@ def read_tensor(path: str | os.PathLike[str], tensor: Tensor) -> Array:
     >>> read_tensor(path, read_header(path)["w"])
     array([0, 1, 2], dtype=int8)
     """
+    return as_numbers(read_bits(path, tensor))
+
+
+def read_bits(path: str | os.PathLike[str], tensor: Tensor) -> Bits:
+    """One tensor as it lies in the file, to be written to another as it is.
+
+    Parameters
+    ----------
+    path : path-like
+    tensor : Tensor
+        From `read_header` of the same file.
+
+    Returns
+    -------
+    Bits
+
+    Raises
+    ------
+    ValueError
+        If the file is shorter than it was.
+
+    References
+    ----------
+    Hugging Face, "Safetensors: format" (documentation).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+    >>> write(path, [("w", Bits("BF16", np.array([0x3F80], np.uint16)))])
+    >>> read_bits(path, read_header(path)["w"])
+    Bits(dtype='BF16', array=array([16256], dtype=uint16))
+    """
     stored = np.dtype(_DTYPES[tensor.dtype])
     count = (tensor.end - tensor.begin) // stored.itemsize
     with open(path, "rb") as file:
@@ -140,9 +254,33 @@ def read_tensor(path: str | os.PathLike[str], tensor: Tensor) -> Array:
         flat = np.fromfile(file, stored, count)
     if len(flat) < count:
         raise ValueError(f"{path} must hold {count} numbers at {tensor.begin}; got {len(flat)}")
-    if tensor.dtype == "BF16":          # the upper half of a float32
-        flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat.astype(flat.dtype.newbyteorder("="), copy=False).reshape(tensor.shape)
+    return Bits(tensor.dtype, flat.reshape(tensor.shape))
+
+
+def as_numbers(bits: Bits) -> Array:
+    """The numbers that they stand for, as `read_tensor` gives them.
+
+    Parameters
+    ----------
+    bits : Bits
+
+    Returns
+    -------
+    ndarray
+
+    References
+    ----------
+    Hugging Face, "Safetensors: format" (documentation).
+
+    Examples
+    --------
+    >>> as_numbers(Bits("BF16", np.array([0x3F80], np.uint16)))
+    array([1.], dtype=float32)
+    """
+    array = bits.array
+    if bits.dtype == "BF16":                # the upper half of a float32
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -178,19 +316,34 @@ def read(path: str | os.PathLike[str]) -> dict[str, Array]:
     return {name: read_tensor(path, tensor) for name, tensor in read_header(path).items()}
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, Array]) -> None:
+def write(
+    file: str | os.PathLike[str] | IO[bytes],
+    tensors: Mapping[str, Array] | Iterable[tuple[str, Array | Bits]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write arrays to a file, all of it or nothing; the same arrays give the same bytes.
 
     Parameters
     ----------
-    path : path-like
-    tensors : mapping of str to ndarray
-        Floats of 16, 32 or 64 bits, integers, booleans.
+    file : path-like, or binary file
+        An open file gets the bytes where it stands.
+    tensors : mapping of str to ndarray, or iterable of (str, ndarray or Bits)
+        Floats of 16, 32 or 64 bits, integers, booleans. Of an iterable one is in memory
+        at a time.
+    metadata : mapping of str to str, optional
+        Looked at after the last tensor.
 
     Raises
     ------
     TypeError
         If a dtype has no name in the format.
+    ValueError
+        If a name stands twice, or is ``__metadata__``.
+
+    Notes
+    -----
+    Wide elements come first, so that each lies at a multiple of its size: readers that map
+    the file need that.
 
     References
     ----------
@@ -204,26 +357,54 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array]) -> None:
     >>> path.stat().st_size % 8
     0
     """
-    names = {np.dtype(code): name for name, code in _DTYPES.items()
-             if name not in ("BF16", "F8_E4M3", "F8_E5M2")}
-    table: dict[str, object] = {}
-    at, parts = 0, []
-    for name, array in sorted(tensors.items()):
-        stored = np.asarray(array).astype(np.asarray(array).dtype.newbyteorder("<"))
-        if stored.dtype not in names:
-            raise TypeError(f"`tensors` must be numbers or booleans; got {stored.dtype}")
-        parts.append(np.ascontiguousarray(stored).tobytes())
-        table[name] = {"dtype": names[stored.dtype], "shape": list(stored.shape),
-                       "data_offsets": [at, at + len(parts[-1])]}
-        at += len(parts[-1])
-    header = json.dumps(table, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)         # the numbers begin at a multiple of 8
-    part = Path(path).with_name(Path(path).name + ".part")
-    try:
-        part.write_bytes(len(header).to_bytes(8, "little") + header + b"".join(parts))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    if isinstance(file, (str, os.PathLike)):
+        with whole(Path(file)) as new:
+            write(new, tensors, metadata)
+        return
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+    rows: dict[str, tuple[str, list[int], int, int]] = {}
+    # Sizes are known at the end; until then the numbers lie in a file without a name.
+    with tempfile.TemporaryFile(dir=Path(file.name).parent if _named(file) else None) as spool:
+        for name, value in pairs:
+            if name in rows or name == _METADATA:
+                raise ValueError(f"`tensors` must have names of their own; got {name!r} again")
+            dtype, stored = _as_stored(value)
+            rows[name] = dtype, list(stored.shape), spool.tell(), stored.nbytes
+            spool.write(stored.reshape(-1).view(np.uint8).data)
+        order = sorted(rows, key=lambda n: (-np.dtype(_DTYPES[rows[n][0]]).itemsize, n))
+        table: dict[str, object] = {_METADATA: dict(metadata)} if metadata else {}
+        at = 0
+        for name in order:
+            dtype, shape, _, size = rows[name]
+            table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        header = json.dumps(table, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)     # the numbers begin at a multiple of 8
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in order:
+            spool.seek(rows[name][2])
+            left = rows[name][3]
+            while left:
+                piece = spool.read(min(left, _PIECE))
+                file.write(piece)
+                left -= len(piece)
+
+
+def _named(file: IO[bytes]) -> bool:
+    return isinstance(getattr(file, "name", None), str)
+
+
+def _as_stored(value: Array | Bits) -> tuple[str, Array]:
+    """Name of the type, and the numbers as they lie in the file."""
+    if isinstance(value, Bits):
+        return value.dtype, np.ascontiguousarray(value.array, _DTYPES[value.dtype])
+    array = np.asarray(value)
+    stored = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+    name = next((name for name, code in _DTYPES.items()
+                 if name not in _UNNAMED and np.dtype(code) == stored.dtype), None)
+    if name is None:
+        raise TypeError(f"`tensors` must be numbers or booleans; got {stored.dtype}")
+    return name, stored
 
 
 def _tensor(name: str, entry: object, start: int, size: int) -> Tensor:
@@ -232,16 +413,25 @@ def _tensor(name: str, entry: object, start: int, size: int) -> Tensor:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
         whole = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{name} must have dtype, shape and data_offsets; got {entry}") from None
+        raise ValueError(f"{name} must have dtype, shape and data_offsets; "
+                         f"got {_short(entry)}") from None
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"{name} must be of {', '.join(_DTYPES)}; got {dtype!r}")
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in whole):
-        raise ValueError(f"{name} must have whole, nonnegative numbers; got {whole}")
+        raise ValueError(f"{name} must be of {', '.join(_DTYPES)}; got {_short(dtype)}")
+    if not isinstance(shape, list) or len(shape) > _MOST_AXES or any(
+            isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**63 for n in whole):
+        raise ValueError(f"{name} must have whole, nonnegative numbers, at most {_MOST_AXES}; "
+                         f"got {_short(whole)}")
     needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != needed or start + end > size:
         raise ValueError(f"{name} must lie in the file with {needed} bytes; "
                          f"got offsets {begin} to {end} in {size - start}")
     return Tensor(dtype, tuple(shape), start + begin, start + end)
+
+
+def _short(found: object) -> str:
+    """What was found, on one line and not too long."""
+    text = repr(found)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from refquant.interop._files import save_bytes
 from refquant.interop.onnx_float import FloatOnnx, open_float
 from refquant.interop.qdq import CodedWeight, weight_bytes
 from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.workflow._quantize_tensors import KINDS, quantize_tensors, write_layers
 from refquant.workflow._terminal import console_of
 from refquant.workflow.quantize import (
     Agreement,
@@ -35,8 +36,10 @@ from refquant.workflow.weights import Seen, by_adaround, by_gptq, clipped, neare
 __all__ = ["METHODS", "Settings", "quantize_file", "read_inputs"]
 
 #: By the name on the command line; what they need besides a weight is data, if anything.
-METHODS = ("nearest", "clip", "gptq", "adaround", "awq", "smoothquant")
+METHODS = ("nearest", "clip", "hqq", "gptq", "adaround", "awq", "smoothquant")
 NEED_DATA = {"gptq", "adaround", "awq", "smoothquant"}
+#: These put an operator in front of a layer.
+MULTIPLY = {"awq", "smoothquant"}
 #: Widths that have a size of their own in an ONNX file.
 WIDTHS = (4, 8)
 BATCH = 32
@@ -58,6 +61,16 @@ def quantize_file(
     path: Path, output: Path, settings: Settings, calibration: Path | None = None
 ) -> int:
     """Open, calibrate, quantize, write, run, compare, print; exit status 0."""
+    if path.suffix in KINDS:
+        return _of_tensors(path, output, settings, calibration)
+    to_tensors = output.suffix in KINDS
+    if settings.method == "hqq":
+        raise ValueError("`--method hqq` must have a file of tensors, .safetensors or .npz: its "
+                         f"zero points are not whole; got {path.name}")
+    if to_tensors and (settings.activations or settings.method in MULTIPLY):
+        what = "--activations" if settings.activations else f"--method {settings.method}"
+        raise ValueError(f"`{what}` must have an .onnx file as output: it adds operators; "
+                         f"got {output.name}")
     console = console_of(110)
     model = open_float(path)
     inputs = None if calibration is None else read_inputs(calibration, model)
@@ -80,10 +93,28 @@ def quantize_file(
         found = compare(model, done.content, judge) if judge else None
         if not judge:
             open_float(done.content)
-    save_bytes(output, done.content)
+    if to_tensors:
+        write_layers(output, model, done.weights)
+    else:
+        save_bytes(output, done.content)
     _print(console, model, done, path, output, settings)
     _print_agreement(console, found, learn is judge)
     return 0
+
+
+def _of_tensors(path: Path, output: Path, settings: Settings, calibration: Path | None) -> int:
+    """Weights that no graph comes with: nothing can be run, so nothing is learned."""
+    if output.suffix not in KINDS:
+        raise ValueError(f"`--output` must end in {' or '.join(KINDS)} for a file of tensors; "
+                         f"got {output.name}")
+    for option, given in (("--calibration", calibration is not None),
+                          ("--activations", settings.activations),
+                          ("--budget", settings.budget is not None)):
+        if given:
+            raise ValueError(f"`{option}` must have a model that runs, an .onnx file; "
+                             f"got {path.name}")
+    return quantize_tensors(path, output, bits=settings.bits, method=settings.method,
+                            group=settings.group, keep=settings.keep)
 
 
 def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:

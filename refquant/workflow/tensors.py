@@ -6,12 +6,15 @@ memory as a whole, since they are one record. Nothing is unpickled, no other fil
 and no size that a file declares is believed before it was compared with the bytes there are.
 """
 
+import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -26,7 +29,7 @@ from refquant.interop.tflite import read_tflite
 __all__ = ["Stored", "npz_member", "npz_names", "tensors_of"]
 
 #: An archive may not grow by more than this when it is unpacked, beyond 16 MB.
-MOST_GROWTH = 1000
+MOST_GROWTH = 100
 
 #: What `zipfile` and `zlib` raise for archives that are damaged, encrypted or exotic.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
@@ -41,6 +44,8 @@ class Stored(NamedTuple):
     name : str
     shape : tuple of int
     read : callable, () -> ndarray
+    as_is : callable, () -> ndarray or Bits, or None
+        The bits of the file, where they may be of a type that NumPy has not.
 
     References
     ----------
@@ -50,14 +55,17 @@ class Stored(NamedTuple):
     name: str
     shape: tuple[int, ...]
     read: Callable[[], Array]
+    as_is: Callable[[], Array | safetensors.Bits] | None = None
 
 
-def tensors_of(path: Path) -> list[Stored]:
+def tensors_of(path: Path, kind: str | None = None) -> list[Stored]:
     """What a file holds, by the end of its name.
 
     Parameters
     ----------
     path : Path
+    kind : str, optional
+        ``.onnx``, ``.tflite``, ``.safetensors`` or ``.npz``; by default the end of the name.
 
     Returns
     -------
@@ -84,9 +92,10 @@ def tensors_of(path: Path) -> list[Stored]:
     [('w', (2, 3), np.float64(0.0))]
     """
     kinds = {".onnx": _onnx, ".tflite": _tflite, ".safetensors": _safetensors, ".npz": _npz}
-    if path.suffix not in kinds:
+    kind = path.suffix if kind is None else kind
+    if kind not in kinds:
         raise ValueError(f"`FILE` must end in {', '.join(kinds)}; got {path.name}")
-    return kinds[path.suffix](path)
+    return kinds[kind](path)
 
 
 def npz_names(archive: zipfile.ZipFile) -> dict[str, str]:
@@ -136,29 +145,50 @@ def npz_member(archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Array:
-    info = archive.getinfo(name)
-    if info.file_size > MOST_GROWTH * max(info.compress_size, 1) and info.file_size > 2**24:
-        raise ValueError(f"`{name}` must not be {info.file_size // max(info.compress_size, 1)} "
-                         f"times as large unpacked; got {info.file_size} bytes")
-    with archive.open(name) as file:
-        shape, fortran, dtype = _header(name, file)
-        count = _count(name, shape)
-        if count * dtype.itemsize > info.file_size:
-            raise ValueError(f"`{name}` must hold the {count} numbers that it declares; "
-                             f"got {info.file_size} bytes")
+    with _opened(archive, name) as (file, shape, fortran, dtype):
+        count = math.prod(shape)
         content = file.read(count * dtype.itemsize)
     if len(content) < count * dtype.itemsize:
-        raise ValueError(f"`{name}` must hold the {count} numbers that it declares; "
+        raise ValueError(f"`{_short(name)}` must hold the {count} numbers that it declares; "
                          f"got {len(content)} bytes")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(content, dtype, count).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def _opened(
+    archive: zipfile.ZipFile, name: str
+) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, "np.dtype[np.generic]"]]:
+    """A member at its numbers, and what its header says: nothing that it cannot hold."""
+    info = archive.getinfo(name)
+    growth = info.file_size // max(info.compress_size, 1)
+    if growth > MOST_GROWTH and info.file_size > 2**24:
+        raise ValueError(f"`{_short(name)}` must not be {growth} times as large unpacked; "
+                         f"got {info.file_size} bytes")
+    with archive.open(name) as file:
+        shape, fortran, dtype = _header(name, file)
+        if len(shape) > 64 or any(not 0 <= n < 2**63 for n in shape):
+            raise ValueError(f"`{_short(name)}` must have a shape; got {_short(shape)}")
+        count = math.prod(shape)
+        if count * dtype.itemsize > info.file_size:
+            raise ValueError(f"`{_short(name)}` must hold the {count} numbers that it declares; "
+                             f"got {info.file_size} bytes")
+        yield file, shape, fortran, dtype
 
 
 def open_npz(path: Path, option: str) -> zipfile.ZipFile:
     """The archive, or a ValueError that names the `option` it came by."""
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except BROKEN as err:
         raise ValueError(f"`{option}` must be a .npz file; got {_line(err)}") from None
+    members = archive.infolist()
+    twice = len({info.filename for info in members}) < len(members)
+    if twice or sum(info.compress_size for info in members) > path.stat().st_size:
+        archive.close()                         # one run of bytes in many members is a bomb
+        raise ValueError(f"`{option}` must be a .npz file; got "
+                         + ("a name that stands twice" if twice else "members that overlap"))
+    return archive
 
 
 @contextmanager
@@ -171,36 +201,48 @@ def _sound(name: str) -> Iterator[None]:
 
 
 def _line(err: Exception) -> str:
-    return " ".join(str(err).split())[:100] or type(err).__name__
+    return _short(err) or type(err).__name__
+
+
+def _short(found: object) -> str:
+    text = " ".join(str(found).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[np.generic]"]:
     try:
         version = read_magic(file)
         read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        shape, fortran, dtype = read(file)
-    except (ValueError, SyntaxError, *BROKEN) as err:
-        raise ValueError(f"`{name}` must be a .npy array; got {_line(err)}") from None
-    if dtype.hasobject:
-        raise ValueError(f"`{name}` must hold numbers; got Python objects")
+        with warnings.catch_warnings():         # of headers by Python 2, of odd escapes
+            warnings.simplefilter("ignore")
+            shape, fortran, dtype = read(_Start(file))
+    except (ValueError, SyntaxError, TypeError, MemoryError, *BROKEN) as err:
+        raise ValueError(f"`{_short(name)}` must be a .npy array; got {_line(err)}") from None
+    if dtype.kind not in "biufc":
+        got = "Python objects" if dtype.hasobject else _short(dtype)
+        raise ValueError(f"`{_short(name)}` must hold numbers; got {got}")
     return shape, fortran, dtype
 
 
-def _count(name: str, shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        if n < 0:
-            raise ValueError(f"`{name}` must have a shape; got {shape}")
-        count *= int(n)
-    return count
+class _Start:
+    """The start of a file: a header of gigabytes is not read to be told that it is too long."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, 2**16
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most what is left of the start."""
+        found = self.file.read(min(size, self.left))
+        self.left -= len(found)
+        return found
 
 
 def _npz(path: Path) -> list[Stored]:
     found = []
     with open_npz(path, "FILE") as archive:
         for name, member in npz_names(archive).items():
-            with _sound(member), archive.open(member) as file:
-                shape, _, _ = _header(member, file)
+            with _sound(member), _opened(archive, member) as (_, shape, _, _):
+                pass
 
             def read(member: str = member) -> Array:
                 with open_npz(path, "FILE") as again:
@@ -211,10 +253,8 @@ def _npz(path: Path) -> list[Stored]:
 
 
 def _safetensors(path: Path) -> list[Stored]:
-    def reader(tensor: safetensors.Tensor) -> Callable[[], Array]:
-        return lambda: safetensors.read_tensor(os.fspath(path), tensor)
-
-    return [Stored(name, tensor.shape, reader(tensor))
+    return [Stored(name, tensor.shape, partial(safetensors.read_tensor, os.fspath(path), tensor),
+                   partial(safetensors.read_bits, os.fspath(path), tensor))
             for name, tensor in safetensors.read_header(os.fspath(path)).items()]
 
 

@@ -10,6 +10,7 @@ method           codes
 ===============  =====================================================================
 `nearest`        the nearest
 `clipped`        the nearest, on the range of least squared error
+`by_hqq`         the nearest, on a zero point that is fitted and not whole
 `by_gptq`        column by column, repairing the output (needs data)
 `by_adaround`    up or down, learned from the outputs (needs data)
 ===============  =====================================================================
@@ -29,10 +30,11 @@ from refquant.granularity import group
 from refquant.interop.qdq import CodedWeight
 from refquant.ptq.adaround import adaround
 from refquant.ptq.gptq import by_curvature, gptq
+from refquant.ptq.hqq import hqq
 from refquant.quantizers.uniform import Uniform, asymmetric, symmetric
 
-__all__ = ["MOST_WITH_ZERO_POINT", "Method", "Seen", "by_adaround", "by_gptq", "clipped", "grid",
-           "nearest"]
+__all__ = ["MOST_WITH_ZERO_POINT", "Method", "Seen", "by_adaround", "by_gptq", "by_hqq", "clipped",
+           "grid", "nearest"]
 
 #: Up to so many bits a weight has a zero point; above, it is symmetric.
 MOST_WITH_ZERO_POINT = 4
@@ -145,6 +147,37 @@ def clipped(weight: Array, bits: int, group_size: int, seen: Seen | None = None)
         return omse_range(w, partial(asymmetric, bits=bits), axis=-1, candidates=60)
 
     return _on_grid(weight, bits, group_size, fit)
+
+
+def by_hqq(weight: Array, bits: int, group_size: int, seen: Seen | None = None) -> CodedWeight:
+    """Codes of HQQ, whose zero points are float32 and not whole.
+
+    Parameters
+    ----------
+    weight : ndarray of float, shape (out, in)
+    bits : int
+    group_size : int
+        Must divide ``in``.
+    seen : Seen or None
+        Not used.
+
+    Returns
+    -------
+    CodedWeight
+        For files of tensors: no ONNX operator takes such a zero point.
+
+    References
+    ----------
+    Badri and Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models".
+
+    Examples
+    --------
+    >>> by_hqq(np.array([[1.0, -0.4, 0.1, 0.2]]), 3, 4).zero_point.dtype
+    dtype('float32')
+    """
+    found = hqq(group(weight, group_size), bits=bits)
+    return CodedWeight(found.codes.reshape(weight.shape), found.scale[..., 0].astype(np.float32),
+                       found.zero_point[..., 0].astype(np.float32), bits, signed=False)
 
 
 def by_gptq(weight: Array, bits: int, group_size: int, seen: Seen | None) -> CodedWeight:
