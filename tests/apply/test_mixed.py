@@ -32,8 +32,9 @@ from refquant.mixed_precision.sensitivity import (
     prediction_divergence,
     weighted_error,
 )
+from refquant.nn._train_small import fit as fit_network
 from refquant.nn.data import digits
-from refquant.nn.models import with_loss
+from refquant.nn.models import accuracy, with_loss
 from refquant.nn.network import Node, backward, run
 from refquant.nn.operations import linear, relu, relu6
 from refquant.nn.optimizers import cosine
@@ -224,38 +225,73 @@ def test_replaced_inputs_of_a_relu_do_not_move_its_pattern():
     assert np.array_equal(pullback(np.ones(2))[0], [0, 1])
 
 
-@pytest.mark.parametrize(("architecture", "gain", "reaches"), [(PLAIN, 0.08, 0.96),
-                                                               (SEPARABLE, 0.12, 0.89)])
-def test_an_allocation_of_three_and_a_half_bits_beats_three_bits_everywhere(
-        architecture, gain, reaches):
-    """AdaQuant's integer program: measured loss, per channel, batch norms folded, five networks.
+def three_bits_and_three_and_a_half(model):
+    """Accuracy at 3 bits everywhere, and at 3.5 on average where the integer program wants them.
 
-    Measured: plain 0.870 -> 0.976, separable 0.734 -> 0.914, means over the five.
+    Per channel, smallest and largest value, batch norms folded, the loss measured on 256 images.
     """
     data, bits = split(), (2, 3, 4, 6, 8)
-    before, after = [], []
-    for seed in range(5):
-        model = trained(architecture, seed=seed)
-        nodes, values = fold_batch_norms(model.nodes, model.values)[:2]
-        names, net = weight_names(nodes), with_loss(nodes)
-        made = candidates(values, names, [partial(per_channel, bits=b) for b in bits])
-        shown = {**values, "x": data.x_train[:256], "labels": data.y_train[:256]}
-        table = added_loss(losses(net, shown, names, made), float(run(net, shown).values["loss"]))
-        size = sizes(values, names, bits)
-        limit = 3.5 * size[:, 0].sum() / 2
-        program = allocate(table, [Budget("size", size, limit)])
-        assert program.costs["size"] <= limit
-        # Another derivation of the same least loss.
-        best = dynamic_program(table, size, limit)
-        least = table[np.arange(len(names)), best].sum()
-        assert program.loss == pytest.approx(least, abs=1e-6 * table.max())
-        for choice, found in (([1] * len(names), before), (program.choice, after)):
-            held_out = {**allocated(values, names, made, choice), "x": data.x_test}
-            right = run(nodes, held_out).values["logits"].argmax(1) == data.y_test
-            found.append(right.mean())
-    assert np.mean(after) >= np.mean(before) + gain
-    assert np.mean(after) >= reaches
-    assert (np.array(after) > before).all()
+    nodes, values = fold_batch_norms(model.nodes, model.values)[:2]
+    names, net = weight_names(nodes), with_loss(nodes)
+    made = candidates(values, names, [partial(per_channel, bits=b) for b in bits])
+    shown = {**values, "x": data.x_train[:256], "labels": data.y_train[:256]}
+    table = added_loss(losses(net, shown, names, made), float(run(net, shown).values["loss"]))
+    size = sizes(values, names, bits)
+    limit = 3.5 * size[:, 0].sum() / 2
+    program = allocate(table, [Budget("size", size, limit)])
+    assert program.costs["size"] <= limit
+    # Another derivation of the same least loss.
+    best = dynamic_program(table, size, limit)
+    least = table[np.arange(len(names)), best].sum()
+    assert program.loss == pytest.approx(least, abs=1e-6 * table.max())
+    return [accuracy(model._replace(nodes=nodes, parameters=allocated(values, names, made, choice),
+                                    statistics={}), data.x_test, data.y_test)
+            for choice in ([1] * len(names), program.choice)]
+
+
+def test_an_allocation_of_three_and_a_half_bits_beats_three_bits_on_separable_networks():
+    """A12, `ds`: measured 0.734 -> 0.914, the mean of five; +0.12 to +0.39 on each."""
+    before, after = np.array([three_bits_and_three_and_a_half(trained(SEPARABLE, seed=seed))
+                              for seed in range(5)]).T
+    assert (after >= before + 0.03).all()
+    assert after.mean() >= before.mean() + 0.12
+    assert after.mean() >= 0.89
+
+
+def test_an_allocation_of_three_and_a_half_bits_beats_three_bits_where_these_do_badly():
+    """A12, `cnn`: +0.15 from where that experiment begins, at about 0.7 (it has 0.708 -> 0.990).
+
+    Measured: 0.878, 0.916, 0.698, 0.912, 0.946 with 3 bits, 0.974, 0.986, 0.968, 0.976, 0.974
+    with 3.5. Only the third network is as bad as that one was; the others could not gain 0.15,
+    as 0.878 + 0.15 > 1. What the program guarantees is where it ends.
+    """
+    before, after = np.array([three_bits_and_three_and_a_half(trained(PLAIN, seed=seed))
+                              for seed in range(5)]).T
+    assert before[2] < 0.72
+    assert after[2] >= before[2] + 0.15
+    assert (after > before).all()
+    assert after.min() >= 0.96
+    assert after.mean() >= before.mean() + 0.08
+    assert (np.delete(before, 2) > 0.85).all()
+
+
+@pytest.mark.slow
+def test_networks_that_three_bits_leave_below_four_fifths_gain_a_seventh():
+    """Networks of the same recipe that do not ship: it is A12's gain that depends on the network.
+
+    Seeds 5 to 8: 0.860, 0.874, 0.724, 0.796 -> 0.980, 0.978, 0.976, 0.972. Of twelve, seeds 5 to
+    16, five gain 0.15 (0.684 to 0.824 with 3 bits) and all end at 0.96 or more.
+    """
+    data = split()
+    found = []
+    for seed in range(5, 9):
+        model = fit_network(PLAIN, data, rng=np.random.default_rng(seed))
+        found.append(three_bits_and_three_and_a_half(model._replace(nodes=network(PLAIN))))
+    before, after = np.array(found).T
+    poor = before <= 0.8
+    assert poor.any()
+    assert (after[poor] >= before[poor] + 0.15).all()
+    assert after.min() >= 0.95
 
 
 def per_channel(w, bits):

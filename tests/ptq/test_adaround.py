@@ -227,6 +227,13 @@ def adapted(w, rows, target, grid, bias, after, *, rate=0.01):
     return r.weight, r.bias.astype(np.float32)
 
 
+def adapted_at_constant_rate(w, rows, target, grid, bias, after, *, rate=0.01):
+    """Adam as it is in the authors' code: no schedule, the rate in units of the weights."""
+    r = adaquant(w, rows, target, grid, rng=np.random.default_rng(1), bias=bias, activation=after,
+                 rate=rate / float(np.mean(grid.scale)), schedule=lambda done: 1.0)
+    return r.weight, r.bias.astype(np.float32)
+
+
 def accuracy_of(method, *, seed, bits, images=256):
     """Per channel, least squared error grids, each layer fed by the rounded ones before it."""
     model = trained(PLAIN, seed=seed)
@@ -268,14 +275,19 @@ def test_three_bits_are_nearly_free_when_rounding_is_learned():
 
 @pytest.mark.slow
 def test_with_eight_images_fewer_degrees_of_freedom_win():
-    """0.91 against 0.84 on the mean of five, with the rate that is best for AdaQuant (0.01, of
-    0.005 to 0.1; with 128 images it reaches 0.97). A11's 0.15 is there at five times that rate,
-    on the first network."""
-    ours, freer = (np.array([accuracy_of(method, seed=s, bits=2, images=8) for s in range(5)])
-                   for method in (learned, adapted))
-    assert (ours > freer).all()
-    assert ours.mean() >= freer.mean() + 0.05
-    assert ours[0] >= accuracy_of(partial(adapted, rate=0.05), seed=0, bits=2, images=8) + 0.15
+    """A11. AdaQuant at the rate that experiment takes, 0.01 and constant: 0.91 against 0.615, and
+    0.25 to 0.34 between them on each of five networks (0.942 against 0.572 where the row is from).
+
+    Most of it is the constant rate. The same rate falling to 0 on a cosine gives 0.78, and 0.01 of
+    the mean scale, the best of 0.005 to 0.1, gives 0.84: against that AdaQuant the +0.15 is not
+    there, only +0.07. With 128 images the three reach 0.95, 0.96 and 0.97.
+    """
+    ours, constant, falling = (
+        np.array([accuracy_of(method, seed=s, bits=2, images=8) for s in range(networks)])
+        for method, networks in ((learned, 5), (adapted_at_constant_rate, 5), (adapted, 3)))
+    assert (ours >= constant + 0.15).all()
+    assert (ours[:3] > falling).all()
+    assert 0.05 <= np.mean(ours[:3] - falling) < 0.15
 
 
 def test_a_weight_beyond_the_grid_has_no_slider_to_move():

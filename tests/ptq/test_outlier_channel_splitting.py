@@ -119,13 +119,26 @@ def test_mistakes_are_refused():
         split_for(weight, 1, lambda w: Codebook(np.array([0.0, 1.0]), np.array([0.5])))
 
 
+def clipped_to(w, fit, least):
+    """The range, in hundredths from its whole down to `least`, of the least squared error."""
+    top = absmax(w)
+    grids = [fit(top * (share / 100)) for share in range(100, least - 1, -1)]
+    return min(grids, key=lambda q: np.square(w - fake_quantize(w, q), dtype=np.float64).sum())
+
+
 @pytest.mark.peer
 @pytest.mark.slow
 def test_minilm_in_six_bits_with_one_scale_per_weight():
-    """Cosine to the float embedding, all 36 weights: 0.69 as they are; 0.966, 0.977 and 0.984
-    with 1, 2 and 5 % more channels. Clipping by least squares alone gives 0.977 if it may clip to
-    any share (the heaviest weights want 4 % of their range), 0.85 if to no less than a half; and
-    the two together 0.988 with 1 %, better than either."""
+    """A9. Cosine to the float embedding, all 36 weights: 0.69 as they are; 0.966 and 0.984 with
+    1 and 5 % more channels.
+
+    The baseline of that experiment is the best clip of at least 0.3 of the range: 0.936 (it has
+    0.933; 0.765 and 0.764 at 5 bits, both 0.993 at 8), and 1 % of channels is 0.03 better.
+    It is the floor that makes it so. The heaviest weights want 4 % of their range, and a clip that
+    may take it has 0.977: better than 1 % more channels, and than 0.969 of the clip in the authors'
+    code, which looks at a histogram of 201 bins. The two together have 0.988 with 1 %, better
+    than either; 5 % alone has 0.984.
+    """
     need_minilm()
     model = minilm_model()
 
@@ -141,8 +154,11 @@ def test_minilm_in_six_bits_with_one_scale_per_weight():
 
     six_bits = partial(symmetric, bits=6)
     plain, one, five = (cosine(share, lambda w: six_bits(absmax(w))) for share in (0, 0.01, 0.05))
+    bounded = cosine(0, lambda w: clipped_to(w, six_bits, 30))
     clipped, both = (cosine(share, lambda w: omse(w, six_bits)) for share in (0, 0.01))
+    assert 0.92 <= bounded <= 0.945
+    assert one >= bounded + 0.02
     assert one >= plain + 0.2
-    assert five >= one + 0.01
-    assert five > clipped
+    assert five >= bounded + 0.04
+    assert one < clipped < five
     assert both > max(clipped, one) + 0.005
