@@ -270,7 +270,8 @@ def report(
 ) -> int:
     """Say of every tensor of a file what it would lose in which scheme, and what would do.
 
-    One tensor is in memory at a time. Nothing is unpickled and no other file is opened.
+    One tensor is in memory at a time. Nothing is unpickled, and no other file is opened but the
+    weights that lie beside an ONNX model.
     """
     from refquant.workflow._report import report_file
 

@@ -67,7 +67,7 @@ def load_model(path: Path, engine: str | None) -> Loaded:
         raise ValueError(f"`--engine` must be one of {', '.join(names)} for {path}; got {engine}")
     try:
         return (_tflite(read_tflite(content), engine) if tflite
-                else _onnx(ONNX_ENGINES[engine](read_onnx(content)), engine))
+                else _onnx(ONNX_ENGINES[engine](read_onnx(path)), engine))
     except ValueError as err:
         raise ValueError(f"{path}: {err}") from None
 

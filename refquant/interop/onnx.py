@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant.interop._external import bring_in
 from refquant.interop._onnx_nodes import NODES, TYPES
 from refquant.nn.network import Tap, untouched
 
@@ -95,7 +96,7 @@ def read_onnx(file: Path | str | bytes) -> OnnxModel:
     Parameters
     ----------
     file : path or bytes
-        Where the model lies, or what it is.
+        Where the model lies, or what it is. Weights may lie in files beside it.
 
     Returns
     -------
@@ -105,7 +106,7 @@ def read_onnx(file: Path | str | bytes) -> OnnxModel:
     ------
     ValueError
         If this is no ONNX model, or one with operators, element types or an opset that are
-        not run here. Weights outside the file are not looked for.
+        not run here, or with weights outside of its folder.
     ModuleNotFoundError
         If the package `onnx` is not installed.
 
@@ -124,6 +125,7 @@ def read_onnx(file: Path | str | bytes) -> OnnxModel:
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "reading .onnx needs the package onnx: pip install onnx", name="onnx") from None
+    path = None if isinstance(file, bytes) else Path(file)
     content = file if isinstance(file, bytes) else Path(file).read_bytes()
     try:
         proto = onnx.load_model_from_string(content)
@@ -132,6 +134,7 @@ def read_onnx(file: Path | str | bytes) -> OnnxModel:
         has_graph = False
     if not has_graph:
         raise ValueError("`file` must be an ONNX model; got something else")
+    bring_in(proto, None if path is None else path.parent, len(content))
     for opset in proto.opset_import:
         if opset.domain in STANDARD and opset.version < OLDEST:
             raise ValueError(f"`file` must have opset {OLDEST} or newer; got {opset.version}")
@@ -343,8 +346,6 @@ def _array(tensor: Any) -> Array:
     if tensor.data_type not in TYPES:
         raise ValueError(f"`file` must hold tensors of known types; got {tensor.data_type} in "
                          f"{tensor.name!r}")
-    if onnx.external_data_helper.uses_external_data(tensor):
-        raise ValueError(f"`file` must hold its own weights; got {tensor.name!r} outside it")
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception as err:

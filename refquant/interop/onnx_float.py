@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant.interop._external import MOST, bring_in, declared_bits, within_protobuf
 from refquant.nn.convolution import patches
 
 __all__ = ["FloatOnnx", "OnnxLayer", "input_rows", "open_float", "run_values"]
@@ -97,16 +98,18 @@ def open_float(file: Path | bytes) -> FloatOnnx:
     Parameters
     ----------
     file : Path or bytes
+        Weights may lie in files beside it, in its own folder; not beside bytes.
 
     Returns
     -------
     FloatOnnx
+        With all weights inside, at most 2 GB.
 
     Raises
     ------
     ValueError
         If this is no ONNX model, a constant does not hold what it declares, weights lie
-        outside of the file, or it cannot be lifted.
+        outside of the folder, or it cannot be lifted.
     ModuleNotFoundError
         If the package `onnx` is not installed.
 
@@ -174,7 +177,7 @@ def run_values(
     for name in wanted:
         if name not in known:
             proto.graph.output.append(onnx.ValueInfoProto(name=name))
-    run = _runner(proto.SerializeToString(), onnx)
+    run = _runner(within_protobuf(proto), onnx)
     for batch in batches:
         try:
             # Asked for no names, runtimes compute every output.
@@ -242,8 +245,22 @@ _HARMLESS = {"Gather", "Add", "Mul", "Sub", "Div", "Reshape", "Slice", "Where", 
 
 
 def parse_onnx(file: Path | bytes) -> Any:
-    """The protocol buffer, constants checked, without ever looking for data outside of the file."""
+    """The protocol buffer, constants checked; those beside the model are in it afterwards."""
+    proto, folder, size = read_proto(file)
+    bring_in(proto, folder, size)
+    for tensor in proto.graph.initializer:
+        require_held(tensor)
+    return proto
+
+
+def read_proto(file: Path | bytes) -> tuple[Any, Path | None, int]:
+    """The protocol buffer as it is, the folder of its file, and its size; no other file is read."""
     onnx = require_onnx()
+    folder = None if isinstance(file, bytes) else file.parent
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
+    if size > MOST:
+        raise ValueError("`file` must have at most 2 GB, which is what a protocol buffer holds; "
+                         f"got {size / 1e9:.2f} GB")
     content = file if isinstance(file, bytes) else file.read_bytes()
     proto = onnx.ModelProto()
     try:
@@ -253,33 +270,23 @@ def parse_onnx(file: Path | bytes) -> Any:
     if not proto.graph.node:
         raise ValueError("`file` must be an ONNX model with nodes; got none")
     for node in list(proto.graph.node):                 # constants as nodes become initializers
-        if node.op_type == "Constant" and len(node.attribute) == 1 and (
+        if node.op_type == "Constant" and len(node.attribute) == 1 and node.output and (
                 node.attribute[0].name == "value"):
             tensor = proto.graph.initializer.add()
             tensor.CopyFrom(node.attribute[0].t)
             tensor.name = node.output[0]
             proto.graph.node.remove(node)
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise ValueError(f"`file` must hold its weights itself; got {tensor.name} outside")
-        _require_held(tensor, onnx)
-    return proto
+    return proto, folder, size
 
 
-def _require_held(tensor: Any, onnx: Any) -> None:
+def require_held(tensor: Any) -> None:
     """Raise unless a constant holds as many numbers as its shape declares."""
     count = 1
     for n in tensor.dims:
         count *= int(n)
         if n < 0:
             raise ValueError(f"`{tensor.name}` must have a shape; got {list(tensor.dims)}")
-    kinds = onnx.helper
-    bits = {onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4}.get(tensor.data_type)
-    try:
-        size = bits or 8 * kinds.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except Exception:
-        raise ValueError(f"`{tensor.name}` must have an element type of ONNX; "
-                         f"got {tensor.data_type}") from None
+    size = declared_bits(tensor)
     if tensor.HasField("raw_data"):
         held = len(tensor.raw_data) * 8 // size
         good = len(tensor.raw_data) == -(-count * size // 8)

@@ -22,6 +22,7 @@ import numpy as np
 
 from refquant._types import Array, Codes
 from refquant._validate import require_int
+from refquant.interop._external import within_protobuf
 from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, require_onnx
 from refquant.kernels.packing import pack
 from refquant.quantizers.uniform import Uniform
@@ -142,7 +143,7 @@ def with_codes(
     stale = [v for v in graph.value_info if v.name in renamed]
     for value in stale:
         graph.value_info.remove(value)
-    return bytes(proto.SerializeToString())
+    return within_protobuf(proto)
 
 
 def weight_bytes(coded: CodedWeight) -> int:

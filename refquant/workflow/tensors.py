@@ -2,8 +2,9 @@
 
 A file is first asked what it holds; a tensor is read when its turn comes and forgotten
 afterwards, so memory is bounded by the largest. Only ONNX and TFLite files have to be in
-memory as a whole, since they are one record. Nothing is unpickled, no other file is opened,
-and no size that a file declares is believed before it was compared with the bytes there are.
+memory as a whole, since they are one record. Nothing is unpickled, no other file is opened but
+the weights that lie beside an ONNX model, and no size that a file declares is believed before
+it was compared with the bytes there are.
 """
 
 import math
@@ -16,14 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from refquant._types import Array
 from refquant.interop import safetensors
-from refquant.interop.onnx_float import parse_onnx, require_onnx
+from refquant.interop._external import Slice, held_outside, require_apart, slice_of
+from refquant.interop.onnx_float import read_proto, require_held, require_onnx
 from refquant.interop.tflite import read_tflite
 
 __all__ = ["Stored", "npz_member", "npz_names", "tensors_of"]
@@ -260,12 +262,24 @@ def _safetensors(path: Path) -> list[Stored]:
 
 def _onnx(path: Path) -> list[Stored]:
     onnx = require_onnx()
-    proto = parse_onnx(path)
+    proto, folder, _ = read_proto(path)
+    outside: list[Slice] = []
 
-    def reader(tensor: object) -> Callable[[], Array]:
+    def beside(tensor: Any, where: Slice) -> Array:
+        whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims,
+                                 raw_data=where.read())
+        return np.asarray(onnx.numpy_helper.to_array(whole))
+
+    def reader(tensor: Any) -> Callable[[], Array]:
+        if held_outside(tensor):
+            outside.append(slice_of(tensor, folder))
+            return partial(beside, tensor, outside[-1])
+        require_held(tensor)
         return lambda: np.asarray(onnx.numpy_helper.to_array(tensor))
 
-    return [Stored(t.name, tuple(t.dims), reader(t)) for t in proto.graph.initializer]
+    found = [Stored(t.name, tuple(t.dims), reader(t)) for t in proto.graph.initializer]
+    require_apart(outside)
+    return found
 
 
 def _tflite(path: Path) -> list[Stored]:
