@@ -5,22 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refquant.apply.rewrite import fold_batch_norms
-from refquant.apply.simulate import weight_names
-from refquant.apply.train import shuffled, start, train
-from refquant.calibration.minmax import absmax
-from refquant.granularity import all_but
 from refquant.nn.network import Node, backward, run
-from refquant.nn.operations import linear, relu
-from refquant.nn.optimizers import cosine
-from refquant.nn.small_models import PLAIN, split, trained
+from refquant.nn.small_models import split
 from refquant.quantizers.uniform import symmetric
 from refquant.workflow.tasks import Placed, degradation, kept, overlap, placed, squared_error
 
 DATA = split()
 SEEDS = st.integers(0, 2**32 - 1)
 CORNERS = st.tuples(*[st.integers(0, 7)] * 4)
-FITS = {b: lambda w, b=b: symmetric(absmax(w, axis=all_but(0, w.ndim)), bits=b) for b in (8, 4)}
 
 
 @given(CORNERS, CORNERS)
@@ -66,50 +58,6 @@ def test_the_share_kept_does_not_depend_on_the_scale_of_a_score(score, exact, ch
         assert kept(-score, -exact, -chance) == pytest.approx(share)
         assert kept(exact, exact, chance) == 1
         assert kept(chance, exact, chance) == 0
-
-
-def box_network(seed):
-    """256-128-64-4: boxes of digits on a canvas of 16 by 16."""
-    rng, values, nodes = np.random.default_rng(seed), {}, []
-    for i, (n, out) in enumerate([(256, 128), (128, 64), (64, 4)], 1):
-        weight = rng.standard_normal((out, n)) * (2 / n) ** 0.5
-        values |= {f"fc{i}.weight": weight.astype(np.float32),
-                   f"fc{i}.bias": np.zeros(out, np.float32)}
-        nodes.append(Node("box" if i == 3 else f"h{i}", linear,
-                          (f"r{i - 1}" if i > 1 else "x", f"fc{i}.weight", f"fc{i}.bias")))
-        nodes += [Node(f"r{i}", relu, (f"h{i}",))] if i < 3 else []
-    some = placed(np.concatenate([DATA.x_train] * 4), 16, rng=rng)
-    batch = shuffled({"x": some.images.reshape(-1, 256), "target": some.boxes}, 64, rng=rng)
-    state = train([*nodes, Node("loss", squared_error, ("box", "target"))], start(values, {}),
-                  batch, steps=1200, rate=cosine(3e-3, 1200))
-    return nodes, state.parameters, some.boxes.mean(0, keepdims=True)
-
-
-def test_places_are_lost_before_digits_at_four_bits():
-    """Three box networks and three classifiers: means, by more than 0.1 of what was learned."""
-    left = {"where": [], "which": []}
-    for seed in range(3):
-        nodes, values, middle = box_network(seed)
-        test = placed(DATA.x_test, 16, rng=np.random.default_rng(99))
-
-        def located(v, nodes=nodes, test=test):
-            boxes = run(nodes, {"x": test.images.reshape(-1, 256), **v}).values["box"]
-            return overlap(boxes, test.boxes).mean()
-
-        chance = overlap(np.repeat(middle, len(test.boxes), 0), test.boxes).mean()
-        made = degradation(values, weight_names(nodes), FITS, located)
-        assert kept(made[8], located(values), chance) > 0.98
-        left["where"].append(kept(made[4], located(values), chance))
-        model = trained(PLAIN, seed=seed)
-        net, weights = fold_batch_norms(model.nodes, model.values)
-
-        def read(v, net=net):
-            logits = run(net, {"x": DATA.x_test, **v}).values["logits"]
-            return float((logits.argmax(1) == DATA.y_test).mean())
-
-        made = degradation(weights, weight_names(net), FITS, read)
-        left["which"].append(kept(made[4], read(weights), 0.1))
-    assert np.mean(left["where"]) < np.mean(left["which"]) - 0.1
 
 
 def test_only_the_named_weights_are_rounded():
