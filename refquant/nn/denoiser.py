@@ -12,6 +12,7 @@ makes one range for all of them a poor choice.
 Images are rows of 64 pixels in [-1, 1]; t enters as 32 sines and cosines.
 """
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -27,6 +28,7 @@ from refquant.nn.operations import linear, relu
 __all__ = [
     "STEPS",
     "Watch",
+    "ddim",
     "denoiser_network",
     "diffuse",
     "initial_denoiser",
@@ -320,12 +322,63 @@ def sample(
     >>> sample(trained_denoiser(), noise, count=10).shape
     (2, 64)
     """
+    return ddim(lambda x, t: predict_noise(model, x, t, tap=tap), noise, count=count, bound=1,
+                watch=watch)
+
+
+def ddim(
+    predict: Callable[[Array, int], Array], noise: Array, *, count: int = 50,
+    bound: float = math.inf, watch: Watch = lambda t, x: None,
+    store: Callable[[Array], Array] = lambda x: x,
+) -> Array:
+    r"""Way back from noise along any predictor of the noise, without further chance.
+
+    .. math:: \hat x_0 = \mathrm{clip}\Big(
+                  \frac{x_t - \sqrt{1 - \bar\alpha_t}\,\epsilon(x_t, t)}
+                       {\sqrt{\bar\alpha_t}},\ -B,\ B\Big), \qquad
+              x_{t'} = \sqrt{\bar\alpha_{t'}}\,\hat x_0
+                       + \sqrt{1 - \bar\alpha_{t'}}\,\hat\epsilon
+
+    with :math:`\hat\epsilon` the noise that :math:`x_t` and the clipped :math:`\hat x_0` imply.
+    Without the clip it is Euler's method for an ordinary differential equation, in a time of
+    its own.
+
+    Parameters
+    ----------
+    predict : callable, (x_t, t) -> noise
+        The :math:`\epsilon` of the equation.
+    noise : ndarray of float, shape (n, d)
+        Standard normal: the start.
+    count : int
+        Steps of the way back.
+    bound : float
+        The B of the equation; without it nothing is clipped.
+    watch : callable, (t, x_t) -> None
+        Hears of the value before each step.
+    store : callable, x_t -> x_t
+        What is kept of a value between two steps.
+
+    Returns
+    -------
+    ndarray, shape (n, d)
+        :math:`\hat x_0` of the last step.
+
+    References
+    ----------
+    Song et al., 2021, arXiv:2010.02502, eqs. (12) to (14).
+
+    Examples
+    --------
+    >>> ddim(lambda x, t: 0 * x, np.array([[0.5]]), count=2).round(3)      # x over the root of 0.49
+    array([[0.713]])
+    """
     x, steps = noise, sampling_steps(count)
-    for i, t in enumerate(steps):
-        watch(int(t), x)
-        epsilon = predict_noise(model, x, int(t), tap=tap)
-        left = float(noise_left(int(t)))
-        clean = np.clip((x - (1 - left) ** 0.5 * epsilon) / left**0.5, -1, 1)
+    for i, t in enumerate(steps.tolist()):
+        watch(t, x)
+        x = store(x)
+        left = float(noise_left(t))
+        clean = (x - (1 - left) ** 0.5 * predict(x, t)) / left**0.5
+        clean = np.clip(clean, -bound, bound)
         epsilon = (x - left**0.5 * clean) / (1 - left) ** 0.5
         after = float(noise_left(int(steps[i + 1]))) if i + 1 < count else 1.0
         x = after**0.5 * clean + (1 - after) ** 0.5 * epsilon
