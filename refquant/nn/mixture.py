@@ -177,8 +177,8 @@ def exact_noise(mixture: Mixture, x: Array, t: int) -> Array:
     >>> exact_noise(ring(8), np.array([[1.0, 3.0]]), 999).round(3)          # nearly all is noise
     array([[1., 3.]])
     """
-    left, (_, variance) = float(noise_left(t)), _terms(mixture, x, t)
-    centre = membership(mixture, x, t) @ mixture.means
+    left, (terms, variance) = float(noise_left(t)), _terms(mixture, x, t)
+    centre = softmax(terms, axis=1) @ mixture.means
     return np.asarray((1 - left) ** 0.5 / variance * (x - left**0.5 * centre))
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from refquant.apply.forecast import Forecast, added, forecast
 from refquant.apply.mixed import smooth_at
+from refquant.apply.simulate import weight_names
 from refquant.calibration.minmax import absmax
 from refquant.nn.models import with_loss
 from refquant.nn.network import Node
@@ -78,17 +79,18 @@ def test_the_mean_over_random_signs_is_half_of_the_trace():
     assert np.isclose(np.mean(halves), 0.5 * 0.01 * exact)
 
 
-def test_the_character_model_at_8_bits_loses_what_is_forecast_to_a_fifth():
+def test_the_character_model_at_8_bits_loses_what_is_forecast_to_a_fifth_on_average():
     model, data = trained_text_model(), text_data()
-    nodes = with_loss(model.nodes)
-    names = ["fc1.weight", "fc2.weight", "fc3.weight"]
+    nodes, missed = with_loss(model.nodes), []
     new = {n: fake_quantize(model.values[n], symmetric(absmax(model.values[n]), bits=8))
-           for n in names}
-    for seed in (11, 12):               # not those of the chapter
-        some = np.random.default_rng(seed).integers(0, len(data.x_train), 1000)
+           for n in weight_names(nodes)}
+    for seed in range(11, 17):          # not those of the chapter
+        some = np.random.default_rng(seed).integers(0, len(data.x_train), 500)
         values = {**model.values, "x": data.x_train[some], "labels": data.y_train[some]}
         made = forecast(nodes, values, new)
-        assert abs(made.total - added(nodes, values, new)) < 0.2 * made.second
+        missed.append((added(nodes, values, new) - made.total) / made.second)
+    assert abs(np.mean(missed)) < 0.2
+    assert np.abs(missed).max() < 0.6
 
 
 def test_what_cannot_be_is_refused():

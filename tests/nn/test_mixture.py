@@ -1,4 +1,4 @@
-"""The exact score: against quadrature, against a slope, and against the solution of one Gaussian."""
+"""The exact score: against quadrature, against a slope, and against the flow of one Gaussian."""
 
 from itertools import pairwise
 
@@ -24,7 +24,8 @@ def test_the_noise_is_its_mean_given_the_point_by_quadrature_over_the_clean_poin
     exponent = np.log(prior + 1e-300) - noise**2 / 2
     weight = np.exp(exponent - exponent.max())
     expected = (weight * noise).sum() / weight.sum()
-    assert np.isclose(exact_noise(UNEVEN, np.array([[at]]), t)[0, 0], expected, rtol=1e-6, atol=1e-6)
+    found = exact_noise(UNEVEN, np.array([[at]]), t)[0, 0]
+    assert np.isclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @given(t=STEPS, seed=st.integers(0, 1000))
