@@ -20,6 +20,8 @@ from refquant.oracle._commands import app as oracle
 __all__ = ["app", "main", "run"]
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+#: More threads than any machine has cores, and fewer than it has room for.
+MOST_JOBS = 256
 
 #: What typer raises for wrong arguments; older versions take it from click, newer ones do not.
 USAGE_ERRORS: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -267,23 +269,25 @@ def report(
     ] = None,
     sqnr: Annotated[float, typer.Option(help="What is good enough, in dB of the weights.")] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    jobs: Annotated[int, typer.Option(help="Tensors at a time, each on a core.")] = 1,
 ) -> int:
     """Say of every tensor of a file what it would lose in which scheme, and what would do.
 
-    One tensor is in memory at a time. Nothing is unpickled, and no other file is opened but the
-    weights that lie beside an ONNX model.
+    There is one tensor in memory for each job. Nothing is unpickled, and no other file is opened
+    but the weights that lie beside an ONNX model.
     """
     from refquant.workflow._report import report_file
 
     target = None if output is None else _writable(output)
     if not math.isfinite(sqnr):
         raise BadInput(f"`--sqnr` must be finite; got {sqnr}")
+    _require_jobs(jobs)
     if not file.is_file():
         raise BadInput(f"`FILE` must be a file; got {file}")
     if target is not None and target.exists() and target.samefile(file):
         raise BadInput(f"`--output` must not be the file itself; got {output}")
     try:
-        return report_file(file, sqnr=sqnr, output=target, as_json=as_json)
+        return report_file(file, sqnr=sqnr, output=target, as_json=as_json, jobs=jobs)
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
         raise BadInput(str(err) or "the largest tensor must fit into memory") from None
 
@@ -322,6 +326,9 @@ def quantize(
         list[str] | None, typer.Option(help="A layer or tensor to leave as it is; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(help="Layers at a time, each on a core; the file is the same.")
+    ] = 1,
 ) -> int:
     """Quantize a float ONNX model to a QDQ model that other runtimes run, or a file of weights.
 
@@ -345,7 +352,8 @@ def quantize(
         raise BadInput(f"`--calibration` must be a file; got {calibration}")
     if target.exists() and target.samefile(model):
         raise BadInput(f"`--output` must not be the model itself; got {output}")
-    settings = Settings(bits, method, group, activations, budget, tuple(keep or ()), seed)
+    _require_jobs(jobs)
+    settings = Settings(bits, method, group, activations, budget, tuple(keep or ()), seed, jobs)
     try:
         return quantize_file(model, target, settings, calibration)
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
@@ -414,3 +422,8 @@ def _writable(output: Path) -> Path:
     except (OSError, RuntimeError) as err:                  # too long, a loop of links
         raise BadInput(f"`--output` must be a path of this system; got {err}") from None
     return output if file == output.absolute() else file
+
+
+def _require_jobs(jobs: int) -> None:
+    if not 1 <= jobs <= MOST_JOBS:
+        raise BadInput(f"`--jobs` must lie in [1, {MOST_JOBS}]; got {jobs}")

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from joblib import Parallel, delayed
 
 from refquant._types import Array
+from refquant.apply._sent import aligned
 from refquant.apply.calibrate import Mergeable
 from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import conv2d, patches
@@ -321,4 +322,5 @@ def _rows(node: Node, x: Array, weight: Array) -> Array:
 
 
 def _replace(method: Method, weight: Array, statistic: Mergeable) -> Replaced:
+    weight, statistic = aligned((weight, statistic))
     return method(weight.reshape(len(weight), -1), statistic)

@@ -14,11 +14,15 @@ function               what comes out
 =====================  ===============================================================
 
 A layer changes only what comes after it, so each measurement runs the network from there on.
+Measurements need nothing of each other: joblib runs them one by one, or on the backend that the
+caller has chosen with ``joblib.parallel_config``. Threads share the network; processes and a
+cluster get a copy of it, and the same numbers but for the last bits of sums.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from refquant._types import Array
 from refquant.mixed_precision._progress import silent
@@ -187,7 +191,7 @@ def divergences(
     again = [_from(nodes, values, name, "logits") for name in names]
     return one_at_a_time(
         lambda i, k: prediction_divergence(logits, again[i](weights[i][k])),
-        (len(names), len(weights[0])), known=known, progress=progress)
+        (len(names), len(weights[0])), known=known, each=_at_once, progress=progress)
 
 
 def losses(
@@ -232,7 +236,8 @@ def losses(
     """
     again = [_from(nodes, values, name, "loss") for name in names]
     return one_at_a_time(lambda i, k: float(again[i](weights[i][k])),
-                         (len(names), len(weights[0])), known=known, progress=progress)
+                         (len(names), len(weights[0])), known=known, each=_at_once,
+                         progress=progress)
 
 
 def smooth_at(nodes: Sequence[Node], values: Mapping[str, Array]) -> list[Node]:
@@ -496,3 +501,12 @@ def _from(
     """One value of the network as a function of another."""
     later, fixed = _after(nodes, values, name)
     return lambda value: run(later, {**fixed, name: value}).values[output]
+
+
+def _at_once(
+    measure: Callable[[int, int], float], entries: Iterable[tuple[int, int]]
+) -> Iterable[float]:
+    """Values in the order of the entries, from where joblib runs them."""
+    values: Iterable[float] = Parallel(return_as="generator")(
+        delayed(measure)(*entry) for entry in entries)
+    return values

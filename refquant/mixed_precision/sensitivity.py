@@ -18,6 +18,7 @@ what each loses alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
 from typing import TypeAlias
 
 import numpy as np
@@ -44,6 +45,8 @@ def one_at_a_time(
     shape: tuple[int, int],
     *,
     known: Array | None = None,
+    each: Callable[[Callable[[int, int], float], Iterable[tuple[int, int]]],
+                   Iterable[float]] = starmap,
     progress: Progress = silent,
 ) -> Array:
     """Table of what a measure finds with one layer changed and all others in float.
@@ -57,6 +60,9 @@ def one_at_a_time(
     known : ndarray of float, shape (layers, choices), optional
         Entries measured before; NaN where they were not. A search that was interrupted goes on
         from the last table its `progress` saw.
+    each : callable, (measure, entries) -> iterable of float
+        Applies the measure to all entries and gives the values in their order: one after the
+        other, or several at once.
     progress : callable, (done, total, table)
 
     Returns
@@ -83,8 +89,8 @@ def one_at_a_time(
     if known is not None:
         table[...] = as_reals("known", known)
         require_same_shape("known", known, table.shape)
-    for layer, choice in np.argwhere(np.isnan(table)):
-        value = float(measure(int(layer), int(choice)))
+    entries = [(int(layer), int(choice)) for layer, choice in np.argwhere(np.isnan(table))]
+    for (layer, choice), value in zip(entries, map(float, each(measure, entries)), strict=True):
         if not np.isfinite(value):
             raise ValueError(f"`measure` must be finite; got {value} at ({layer}, {choice})")
         table[layer, choice] = value

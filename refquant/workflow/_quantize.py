@@ -15,6 +15,7 @@ from refquant.interop._files import save_bytes
 from refquant.interop.onnx_float import FloatOnnx, open_float
 from refquant.interop.qdq import CodedWeight, weight_bytes
 from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.workflow._jobs import threads
 from refquant.workflow._quantize_tensors import KINDS, quantize_tensors, write_layers
 from refquant.workflow._terminal import console_of
 from refquant.workflow.quantize import (
@@ -55,6 +56,7 @@ class Settings(NamedTuple):
     budget: float | None = None
     keep: tuple[str, ...] = ()
     seed: int = 0
+    jobs: int = 1
 
 
 def quantize_file(
@@ -87,8 +89,9 @@ def quantize_file(
         seen = observe(model, learn, rng=rng,
                        progress=lambda done: bar.update(task, completed=done)) if learn else {}
         bar.update(task, description="rounding", total=len(layers), completed=0)
-        done = _quantized(model, layers, seen, settings, rng,
-                          lambda name: bar.advance(task))
+        with threads(settings.jobs):
+            done = _quantized(model, layers, seen, settings, rng,
+                              lambda name: bar.advance(task))
         bar.update(task, description="comparing", total=None)
         found = compare(model, done.content, judge) if judge else None
         if not judge:

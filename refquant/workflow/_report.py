@@ -14,8 +14,9 @@ from rich.table import Table
 
 from refquant import __version__
 from refquant.interop._files import save_text
+from refquant.workflow._jobs import threads
 from refquant.workflow._terminal import console_of
-from refquant.workflow.report import SCHEMES, TensorReport, examine, suggestion
+from refquant.workflow.report import SCHEMES, TensorReport, examine_all, suggestion
 from refquant.workflow.tensors import tensors_of
 
 __all__ = ["report_file"]
@@ -23,19 +24,19 @@ __all__ = ["report_file"]
 SHOWN = ("int8 row", "int4 g32", "int4 row", "ternary")
 
 
-def report_file(path: Path, *, sqnr: float, output: Path | None, as_json: bool) -> int:
+def report_file(
+    path: Path, *, sqnr: float, output: Path | None, as_json: bool, jobs: int = 1
+) -> int:
     """Read tensor by tensor, examine, print, write; exit status 0."""
     console = console_of(140, stderr=as_json)
     stored = tensors_of(path)
     if not stored:
         raise ValueError(f"`FILE` must hold tensors; got none in {path.name}")
-    found: list[TensorReport] = []
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    with (Progress(console=console, disable=not console.is_terminal, transient=True) as bar,
+          threads(jobs)):
         task = bar.add_task("examining", total=len(stored))
-        for tensor in stored:
-            bar.update(task, description=tensor.name[-30:])
-            found.append(examine(tensor.name, tensor.read()))
-            bar.advance(task)
+        found = examine_all(stored, progress=lambda name: bar.update(
+            task, advance=1, description=name[-30:]))
     if output is not None:
         save_text(output, _page(path, found, sqnr))
     if as_json:

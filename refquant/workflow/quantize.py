@@ -5,7 +5,8 @@ Everything is a function of a model that is open and of arrays; the command
 
 Layers need nothing of each other, so they are handed to joblib: they run one after the other,
 or on the threads, processes or dask cluster that the caller names with
-``joblib.parallel_config``. No backend changes a code.
+``joblib.parallel_config``. No backend changes a code if BLAS has as many threads there as
+here: the last bits of its sums depend on them.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from refquant._types import Array
+from refquant.apply._sent import aligned
 from refquant.calibration.second_moment import output_error
 from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, input_rows, open_float, run_values
 from refquant.interop.qdq import CodedWeight, weight_bytes, with_codes
@@ -387,6 +389,7 @@ def _layer(
     seen: Seen | None, scale: Array | None = None,
 ) -> tuple[CodedWeight, float]:
     """Codes of one layer whose input is divided by a scale, and what they cost its output."""
+    layer, seen, scale = aligned((layer, seen, scale))
     matrix = layer.matrix
     if scale is not None:
         matrix = (matrix * scale).astype(np.float32)
@@ -404,6 +407,8 @@ def _loss_and_bytes(
 
 
 def _awq_scale(matrices: Sequence[Array], seen: Seen, bits: int, group_size: int) -> Array:
+    matrices, seen = aligned((matrices, seen))
+
     def round_trip(w: Array) -> Array:
         return nearest(w, bits, group_size).decoded()
 

@@ -16,14 +16,18 @@ ternary        an output: -1, 0, 1                                      2 + 32 /
 
 The measure is the SQNR of the weights, and no more than that: what a network loses by it
 depends on the network, as `refquant quantize` and `refquant workflow` measure. Rows are the
-first axis; everything is done on some rows at a time.
+first axis; everything is done on some rows at a time. Tensors are handed to joblib: one after
+the other, or on the threads, processes or dask cluster that the caller names with
+``joblib.parallel_config``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from refquant._types import Array
 from refquant.calibration.minmax import absmax, minmax
@@ -33,8 +37,9 @@ from refquant.quantizers.block import mx
 from refquant.quantizers.normal_float import block_absmax
 from refquant.quantizers.ternary import twn
 from refquant.quantizers.uniform import asymmetric, symmetric
+from refquant.workflow.tensors import Stored
 
-__all__ = ["SCHEMES", "Loss", "Scheme", "TensorReport", "examine", "suggestion"]
+__all__ = ["SCHEMES", "Loss", "Scheme", "TensorReport", "examine", "examine_all", "suggestion"]
 
 #: Elements looked at together; what it takes beside the tensor is a few times this.
 CHUNK = 2**18
@@ -184,6 +189,50 @@ def examine(name: str, tensor: Array) -> TensorReport:
                         _best_clip(rows, largest), _losses(rows, largest, power))
 
 
+def examine_all(
+    stored: Sequence[Stored], *, progress: Callable[[str], None] = lambda name: None
+) -> list[TensorReport]:
+    """The reports of all tensors of a file, at once where joblib can.
+
+    Parameters
+    ----------
+    stored : sequence of Stored
+        Each is read where it is examined, so that a worker has one tensor in memory. A backend
+        with processes must be able to pickle its `read`, and find the file.
+    progress : callable, str -> None
+        Hears the name of each tensor that is done, in the caller's thread.
+
+    Returns
+    -------
+    list of TensorReport
+        In the order of `stored`, the same on every backend.
+
+    Notes
+    -----
+    The largest come first, or the last of the workers might be left alone with them.
+
+    References
+    ----------
+    Graham, 1969, "Bounds on multiprocessing timing anomalies" (longest first).
+
+    Examples
+    --------
+    >>> from joblib import parallel_config
+    >>> w = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+    >>> with parallel_config("threading", n_jobs=2):
+    ...     found = examine_all([Stored("w", w.shape, lambda: w), Stored("b", (64,), lambda: w[0])])
+    >>> [suggestion(r) or r.kept for r in found]
+    ['nf4 g64', 'no matrix: stays float']
+    """
+    order = sorted(range(len(stored)), key=lambda i: -math.prod(stored[i].shape))
+    jobs = (delayed(_examined)(i, stored[i]) for i in order)
+    found: dict[int, TensorReport] = {}
+    for i, report in Parallel(return_as="generator_unordered")(jobs):
+        found[i] = report
+        progress(report.name)
+    return [found[i] for i in range(len(stored))]
+
+
 def suggestion(report: TensorReport, *, sqnr: float = 20.0) -> str | None:
     """Name of the scheme of fewest bits that keeps this SQNR; None if none does.
 
@@ -211,6 +260,10 @@ def suggestion(report: TensorReport, *, sqnr: float = 20.0) -> str | None:
     good = [(loss.bits, -loss.sqnr, name) for name, loss in report.losses.items()
             if loss.sqnr >= sqnr]
     return min(good)[2] if good else None
+
+
+def _examined(place: int, tensor: Stored) -> tuple[int, TensorReport]:
+    return place, examine(tensor.name, tensor.read())
 
 
 def _parts(rows: Array) -> Iterator[Array]:

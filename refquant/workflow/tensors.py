@@ -10,6 +10,7 @@ it was compared with the bytes there are.
 import math
 import os
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
@@ -38,6 +39,9 @@ BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtime
           OverflowError, struct.error, UnicodeDecodeError, OSError)
 
 
+CATCHING = threading.Lock()
+
+
 class Stored(NamedTuple):
     """A tensor that has not been read yet.
 
@@ -46,6 +50,8 @@ class Stored(NamedTuple):
     name : str
     shape : tuple of int
     read : callable, () -> ndarray
+        Can be sent to another process: with the place in a file on a path they share or, of
+        ONNX and TFLite, with the numbers that are in the file itself.
     as_is : callable, () -> ndarray or Bits, or None
         The bits of the file, where they may be of a type that NumPy has not.
 
@@ -215,7 +221,8 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtyp
     try:
         version = read_magic(file)
         read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        with warnings.catch_warnings():         # of headers by Python 2, of odd escapes
+        # Of headers by Python 2, of odd escapes. Threads that catch at once would leave them caught.
+        with CATCHING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read(_Start(file))
     except (ValueError, SyntaxError, TypeError, MemoryError, *BROKEN) as err:
@@ -245,18 +252,19 @@ def _npz(path: Path) -> list[Stored]:
         for name, member in npz_names(archive).items():
             with _sound(member), _opened(archive, member) as (_, shape, _, _):
                 pass
-
-            def read(member: str = member) -> Array:
-                with open_npz(path, "FILE") as again:
-                    return npz_member(again, member)
-
-            found.append(Stored(name, shape, read))
+            found.append(Stored(name, shape, partial(_npz_read, path.absolute(), member)))
     return found
 
 
+def _npz_read(path: Path, member: str) -> Array:
+    with open_npz(path, "FILE") as archive:
+        return npz_member(archive, member)
+
+
 def _safetensors(path: Path) -> list[Stored]:
-    return [Stored(name, tensor.shape, partial(safetensors.read_tensor, os.fspath(path), tensor),
-                   partial(safetensors.read_bits, os.fspath(path), tensor))
+    place = os.fspath(path.absolute())
+    return [Stored(name, tensor.shape, partial(safetensors.read_tensor, place, tensor),
+                   partial(safetensors.read_bits, place, tensor))
             for name, tensor in safetensors.read_header(os.fspath(path)).items()]
 
 
@@ -265,40 +273,37 @@ def _onnx(path: Path) -> list[Stored]:
     proto, folder, _ = read_proto(path)
     outside: list[Slice] = []
 
-    def beside(tensor: Any, where: Slice) -> Array:
-        whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims,
-                                 raw_data=where.read())
-        return np.asarray(onnx.numpy_helper.to_array(whole))
-
     def reader(tensor: Any) -> Callable[[], Array]:
         if held_outside(tensor):
             outside.append(slice_of(tensor, folder))
-            return partial(beside, tensor, outside[-1])
+            return partial(_beside, tensor, outside[-1])
         require_held(tensor)
-        return lambda: np.asarray(onnx.numpy_helper.to_array(tensor))
+        return partial(onnx.numpy_helper.to_array, tensor)
 
     found = [Stored(t.name, tuple(t.dims), reader(t)) for t in proto.graph.initializer]
     require_apart(outside)
     return found
 
 
+def _beside(tensor: Any, where: Slice) -> Array:
+    """A tensor whose numbers lie in another file."""
+    onnx = require_onnx()
+    whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=where.read())
+    return np.asarray(onnx.numpy_helper.to_array(whole))
+
+
 def _tflite(path: Path) -> list[Stored]:
     model = read_tflite(path.read_bytes())
-    found = []
-    for tensor in model.tensors:
-        data = tensor.data
-        if data is None:
-            continue
+    return [Stored(t.name, t.data.shape,
+                   partial(_dequantized, t.data, t.scale, t.zero_point, t.axis))
+            for t in model.tensors if t.data is not None]
 
-        def read(data: Array = data, scale: Array = tensor.scale, zero: Array = tensor.zero_point,
-                 axis: int = tensor.axis) -> Array:
-            if not scale.size:
-                return data
-            shape = [1] * data.ndim
-            if scale.size > 1:
-                shape[axis] = -1
-            return ((data.astype(np.float64) - zero.reshape(shape)) * scale.reshape(shape)).astype(
-                np.float32)
 
-        found.append(Stored(tensor.name, data.shape, read))
-    return found
+def _dequantized(data: Array, scale: Array, zero_point: Array, axis: int) -> Array:
+    if not scale.size:
+        return data
+    shape = [1] * data.ndim
+    if scale.size > 1:
+        shape[axis] = -1
+    return ((data.astype(np.float64) - zero_point.reshape(shape)) * scale.reshape(shape)).astype(
+        np.float32)

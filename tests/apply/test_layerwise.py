@@ -131,18 +131,6 @@ def test_every_backend_of_joblib_gives_the_same_codes(backend):
         assert there.values[name].dtype == VALUES[name].dtype
 
 
-@pytest.mark.peer
-@pytest.mark.slow
-def test_a_local_dask_cluster_gives_the_same_codes():
-    distributed = pytest.importorskip("dask.distributed")
-    alone = parallel(NET, VALUES, BATCHES, SecondMoment.of, three_bits, names=NAMES)
-    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-          as cluster, distributed.Client(cluster), parallel_config("dask")):
-        there = parallel(NET, VALUES, BATCHES, SecondMoment.of, three_bits, names=NAMES)
-    for name in NAMES:
-        assert np.array_equal(alone.results[name].codes, there.results[name].codes)
-
-
 def test_an_error_in_a_worker_reaches_the_caller():
     def broken(weight, inputs):
         raise ValueError("not this one")

@@ -4,7 +4,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from scipy.stats import spearmanr
+from threadpoolctl import threadpool_limits
 
 from refquant.apply.mixed import (
     allocated,
@@ -54,11 +56,26 @@ def fit(w, bits):
     return symmetric(absmax(w), bits=bits)
 
 
+TABLES = ((divergences, MODEL.nodes), (losses, NET))
 WEIGHTS = candidates(MODEL.values, NAMES, [partial(fit, bits=bits) for bits in (2, 4)])
 
 
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("backend", [{"backend": "threading"},
+                                     {"backend": "loky", "inner_max_num_threads": 1}])
+def test_every_backend_of_joblib_fills_the_same_table(backend):
+    heard = []
+    with threadpool_limits(1, "blas"):              # or sums would go in another order
+        alone = [fill(net, VALUES, NAMES[:3], WEIGHTS) for fill, net in TABLES]
+        with parallel_config(n_jobs=2, **backend):
+            there = [fill(net, VALUES, NAMES[:3], WEIGHTS,
+                          progress=lambda done, total, table: heard.append((done, total)))
+                     for fill, net in TABLES]
+    assert all(map(np.array_equal, alone, there))
+    assert heard == 2 * [(i, 6) for i in range(1, 7)]
 
 
 def test_each_entry_is_that_of_the_whole_network_with_one_layer_replaced():

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 from joblib import parallel_config
+from threadpoolctl import threadpool_limits
 
 from refquant.cli import run
 from refquant.interop.onnx_export import export_onnx
@@ -206,10 +207,34 @@ def everything(model, seen):
 def test_no_backend_changes_a_byte():
     model = open_float(CONTENT)
     seen = observe(model, [{"x": X[:32]}], rng=np.random.default_rng(0))
-    alone = everything(model, seen)
-    for backend in ("threading", "loky"):
-        with parallel_config(backend, n_jobs=2):
+    with threadpool_limits(1, "blas"):              # or sums would go in another order
+        alone = everything(model, seen)
+        with parallel_config("threading", n_jobs=2):
             assert everything(model, seen) == alone
+        with parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
+            assert everything(model, seen) == alone
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--bits", "4", "--method", "gptq"), ("--method", "awq", "--budget", "0.02")], ids=" ".join)
+def test_jobs_change_no_byte(folder, tmp_path, arguments):
+    files = []
+    for jobs in ("1", "2"):
+        status, out = command(folder, tmp_path, "--jobs", jobs, *arguments)
+        assert status == 0
+        files.append(out.read_bytes())
+    assert files[0] == files[1]
+
+
+def test_what_fails_in_a_job_is_one_line_and_leaves_no_file(folder, tmp_path, capsys, monkeypatch):
+    def broken(*of_layer):
+        raise ValueError("`weight` must be another")
+
+    monkeypatch.setattr("refquant.workflow._quantize.nearest", broken)
+    status, out = command(folder, tmp_path, "--jobs", "2")
+    assert status == 2
+    assert capsys.readouterr().err == "refquant: `weight` must be another\n"
+    assert not out.exists()
 
 
 def test_what_a_layer_draws_does_not_depend_on_the_others():
@@ -238,6 +263,7 @@ def test_without_data_the_weights_alone_are_quantized(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("--jobs", "0"), "`--jobs` must lie in [1, 256]; got 0"),
     (("--bits", "1"), "`--bits` must lie in [2, 8]; got 1"),
     (("--method", "magic"), "`--method` must be one of nearest, clip, gptq"),
     (("--group", "1"), "`--group` must be at least 2; got 1"),

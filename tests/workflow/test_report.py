@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 
 from refquant.cli import run
 from refquant.interop import safetensors
 from refquant.quantizer import bits_per_element, fake_quantize
 from refquant.quantizers.uniform import symmetric
-from refquant.workflow.report import SCHEMES, Loss, Scheme, TensorReport, examine, suggestion
+from refquant.workflow.report import (
+    SCHEMES,
+    Loss,
+    Scheme,
+    TensorReport,
+    examine,
+    examine_all,
+    suggestion,
+)
+from refquant.workflow.tensors import Stored, tensors_of
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((96, 256)).astype(np.float32)
@@ -126,6 +136,8 @@ def test_table_html_and_json_say_the_same(file, tmp_path, capsys):
     (["nowhere.npz"], "`FILE` must be a file; got nowhere.npz"),
     (["pyproject.toml"], "`FILE` must end in .onnx"),
     (["w", "--sqnr", "nan"], "`--sqnr` must be finite; got nan"),
+    (["w", "--jobs", "0"], "`--jobs` must lie in [1, 256]; got 0"),
+    (["w", "--jobs", "-2"], "`--jobs` must lie in [1, 256]; got -2"),
     (["w", "-o", "w"], "`--output` must not be the file itself"),
     (["w", "-o", "/nowhere/x.html"], "must lie in an existing folder"),
 ])
@@ -143,7 +155,67 @@ def test_an_empty_file_is_refused(tmp_path, capsys):
     assert "`FILE` must hold tensors; got none" in capsys.readouterr().err
 
 
-def test_memory_is_bounded_by_the_largest_tensor(tmp_path):
+@pytest.mark.parametrize("kind", [".npz", ".safetensors",
+                                  pytest.param(".onnx", marks=pytest.mark.peer)])
+def test_no_backend_changes_a_report(tmp_path, kind):
+    path = tmp_path / f"w{kind}"
+    arrays = {f"w{i}": W[: 8 * i + 1] for i in range(5)}
+    if kind == ".npz":
+        np.savez(path, **arrays)
+    elif kind == ".safetensors":
+        safetensors.write(path, arrays)
+    else:
+        onnx = pytest.importorskip("onnx")
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["w0"], ["y"])], "g", [],
+            [onnx.helper.make_tensor_value_info("y", 1, None)],
+            [onnx.numpy_helper.from_array(w, n) for n, w in arrays.items()])
+        path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    stored = tensors_of(path)
+    alone = examine_all(stored)
+    assert alone == [examine(n, w) for n, w in arrays.items()]
+    for backend in ("threading", "loky"):
+        heard = []
+        with parallel_config(backend, n_jobs=2):
+            assert examine_all(stored, progress=heard.append) == alone
+        assert sorted(heard) == sorted(arrays)
+
+
+def test_the_largest_tensors_come_first_and_reports_in_the_order_of_the_file():
+    read = []
+
+    def of(name, rows):
+        return Stored(name, (rows, 256), lambda: (read.append(name), W[:rows])[1])
+
+    found = examine_all([of("small", 2), of("large", 64), of("middle", 8)])
+    assert read == ["large", "middle", "small"]
+    assert [r.name for r in found] == ["small", "large", "middle"]
+
+
+def test_jobs_change_no_byte(file, tmp_path, capsys):
+    pages = []
+    for jobs in ("1", "2", "5"):
+        page = tmp_path / f"{jobs}.html"
+        assert run(["report", str(file), "--json", "-o", str(page), "--jobs", jobs]) == 0
+        pages.append((capsys.readouterr().out, page.read_bytes()))
+    assert pages[0] == pages[1] == pages[2]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_fails_in_a_job_is_one_line(tmp_path, capsys, jobs):
+    path = tmp_path / "w.npz"
+    np.savez(path, good=W, bad=W)
+    content = bytearray(path.read_bytes())
+    content[-30_000] ^= 255                         # one of the numbers of the second
+    path.write_bytes(content)
+    assert run(["report", str(path), "--jobs", jobs]) == 2
+    captured = capsys.readouterr()
+    assert "`bad.npy` must be a .npy array; got Bad CRC-32" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_memory_is_bounded_by_the_largest_tensor_of_each_job(tmp_path, jobs):
     """Twelve tensors of 8 MB: the peak is far below their sum."""
     path = tmp_path / "big.safetensors"
     safetensors.write(path, {f"w{i}": np.full((2048, 1024), i + 1, np.float32)
@@ -153,7 +225,8 @@ def test_memory_is_bounded_by_the_largest_tensor(tmp_path):
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             "report.SCHEMES = report.SCHEMES[:1]; status = run(sys.argv[1:])\n"
             "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
-    done = subprocess.run([sys.executable, "-c", code, "report", str(path), "--json"],
+    done = subprocess.run([sys.executable, "-c", code, "report", str(path), "--json", "--jobs",
+                           str(jobs)],
                           capture_output=True, text=True, check=True)
     status, grown = done.stdout.split()[-2:]
     assert status == "0"
