@@ -221,7 +221,7 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtyp
     try:
         version = read_magic(file)
         read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        # Of headers by Python 2, of odd escapes. Threads that catch at once would leave them caught.
+        # Of headers by Python 2, of odd escapes. Two threads at once would leave them caught.
         with CATCHING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read(_Start(file))
