@@ -117,7 +117,7 @@ def _of_tensors(path: Path, output: Path, settings: Settings, calibration: Path 
             raise ValueError(f"`{option}` must have a model that runs, an .onnx file; "
                              f"got {path.name}")
     return quantize_tensors(path, output, bits=settings.bits, method=settings.method,
-                            group=settings.group, keep=settings.keep)
+                            group=settings.group, keep=settings.keep, jobs=settings.jobs)
 
 
 def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -15,6 +16,7 @@ from refquant.interop import safetensors
 from refquant.interop.onnx_float import FloatOnnx
 from refquant.interop.qdq import CodedWeight
 from refquant.interop.safetensors import Bits
+from refquant.workflow._jobs import threads
 from refquant.workflow._terminal import console_of
 from refquant.workflow.coded import CodedTensor, coded_bytes, is_coded, write_coded
 from refquant.workflow.tensors import Stored, tensors_of
@@ -43,7 +45,8 @@ class _Row(NamedTuple):
 
 
 def quantize_tensors(
-    path: Path, output: Path, *, bits: int, method: str, group: int | None, keep: tuple[str, ...]
+    path: Path, output: Path, *, bits: int, method: str, group: int | None, keep: tuple[str, ...],
+    jobs: int,
 ) -> int:
     """Codes for every matrix of floats, the rest as it is; print, and exit status 0."""
     if method not in DATA_FREE:
@@ -60,24 +63,22 @@ def quantize_tensors(
     rows: list[_Row] = []
     left: dict[str, str] = dict.fromkeys(keep, "as asked")
 
-    def made(one: Stored) -> CodedTensor | Array | Bits:
-        why = left.get(one.name) or _why_not(one)
-        if not why:
-            found = _coded(one, DATA_FREE[method], bits, group)
-            if not isinstance(found, str):
-                rows.append(found[1])
-                return found[0]
-            why = found
-        if why != "no matrix":
-            left[one.name] = why
-        return one.read() if one.as_is is None else one.as_is()
-
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    with (Progress(console=console, disable=not console.is_terminal, transient=True) as bar,
+          threads(jobs)):
         task = bar.add_task("rounding", total=len(stored))
 
         def pairs() -> Iterator[tuple[str, CodedTensor | Array | Bits]]:
-            for one in stored:
-                yield one.name, made(one)
+            made = Parallel(return_as="generator")(
+                delayed(_made)(one, left.get(one.name), DATA_FREE[method], bits, group)
+                for one in stored)
+            for one, found in zip(stored, made, strict=True):
+                if isinstance(found, str):
+                    if found != "no matrix":
+                        left[one.name] = found
+                    yield one.name, one.read() if one.as_is is None else one.as_is()
+                else:
+                    rows.append(found[1])
+                    yield one.name, found[0]
                 bar.advance(task)
             if not rows:
                 raise ValueError("`MODEL` must hold a matrix of floats; got "
@@ -123,6 +124,13 @@ def _why_not(one: Stored) -> str:
     """Why a tensor stays as it is, as far as its shape says; empty if it says nothing."""
     count = int(np.prod(one.shape, dtype=object)) if one.shape else 0
     return "no matrix" if len(one.shape) < 2 or count <= one.shape[0] else ""
+
+
+def _made(
+    one: Stored, why: str | None, method: Method, bits: int, group: int | None
+) -> tuple[CodedTensor, _Row] | str:
+    """The codes of a tensor, or why it stays as it is."""
+    return why or _why_not(one) or _coded(one, method, bits, group)
 
 
 def _coded(

@@ -132,7 +132,7 @@ def test_a_file_of_weights_becomes_one_of_codes(tmp_path, capsys, source, kind, 
     if kind == source == ".safetensors":
         assert safetensors.read_metadata(out)["format"] == "pt"
     again = tmp_path / f"again{kind}"
-    quantized(given_, again, *arguments)
+    quantized(given_, again, *arguments, "--jobs", "2")
     assert again.read_bytes() == out.read_bytes()
 
 
