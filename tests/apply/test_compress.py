@@ -45,10 +45,10 @@ def masks(values, sparsity, score=np.abs):
 
 
 @lru_cache
-def thinned(seed):
-    """80 % pruned by magnitude, and the rest trained again; and the masks."""
+def thinned(seed, sparsity=0.8):
+    """Pruned by magnitude, and the rest trained again; and the masks."""
     values = trained(seed)
-    kept = masks(values, 0.8)
+    kept = masks(values, sparsity)
     again = fit(pruned(values, kept), np.random.default_rng(1), steps=400, rate=2e-3,
                 after=hold(kept))
     return again, kept
@@ -102,24 +102,36 @@ def test_a_gradual_sparsity_ends_where_it_should():
         assert zeros == (round(0.8 * made[name].size) if name in names else 0)
 
 
-def test_the_whole_of_deep_compression():
-    """A22: the archive has the predicted bytes, 15 to 17 times fewer, and predicts the same."""
+@pytest.mark.parametrize(("sparsity", "k", "fixed", "entropy", "least"), [
+    (0.8, 15, 15.0, 16.4, 0.97),        # the sheet: 15.9, 17.4 times fewer bytes, 0.974
+    (0.8, 7, 17.0, 18.5, 0.97),         # 17.9, 19.1, 0.976
+    (0.8, 3, 19.4, 21.4, 0.96),         # 20.4, 21.4, 0.974
+    (0.5, 15, 7.0, 9.7, 0.98),          # Huffman 10.1, 0.990
+])
+def test_the_whole_of_deep_compression(sparsity, k, fixed, entropy, least):
+    """A22: the archive has the predicted bytes, 10 to 22 times fewer, and predicts the same.
+
+    The sheet's ratios leave out tables, names and shapes, 4 % of these small archives.
+    """
+    scores = []
     for seed in SEEDS:
-        values, _ = thinned(seed)
-        shares = {n: share(values[n], 15) for n in LAYERS}
+        values, _ = thinned(seed, sparsity)
+        shares = {n: share(values[n], k) for n in LAYERS}
         net = with_codebooks(NODES, values, shares)
-        tuned = fit(net.values, np.random.default_rng(2), nodes=net.nodes, steps=200, rate=5e-4)
+        tuned = fit(net.values, np.random.default_rng(2), nodes=net.nodes, steps=200, rate=2e-3)
         shares = shared_again(shares, tuned)
         arrays = {n: v for n, v in tuned.items() if n.endswith("bias")} | shares
         data = write(arrays)
         assert len(data) == size(arrays)
         whole = sum(v.nbytes for v in values.values())
-        assert 15 <= whole / size(arrays, prefix=fixed_width) < whole / len(data) < 18
+        assert whole / size(arrays, prefix=fixed_width) >= fixed
+        assert whole / len(data) >= entropy
         found = {n: a.weight if isinstance(a, Shared) else a for n, a in read(data).items()}
         direct = run(net.nodes, {"x": X_TEST, **tuned}).values["logits"]
         assert np.array_equal(run(NODES, {"x": X_TEST, **found}).values["logits"], direct)
-        assert accuracy(found) >= 0.965
-        assert all(len(np.unique(found[n][found[n] != 0])) <= 15 for n in LAYERS)
+        scores.append(accuracy(found))
+        assert all(len(np.unique(found[n][found[n] != 0])) <= k for n in LAYERS)
+    assert np.mean(scores) >= least
 
 
 def test_the_gradient_of_a_codebook_is_that_of_the_weight_summed_over_members():
@@ -138,19 +150,26 @@ def test_the_gradient_of_a_codebook_is_that_of_the_weight_summed_over_members():
 
 
 def test_factors_for_the_inputs_keep_more_than_factors_for_the_weight():
-    """A22: at rank 8 of 128 in the middle layer, on each network, and more at rank 4."""
+    """A22: of 128 directions of the middle layer 4 and 8, on each network; 16 are enough.
+
+    The sheet: 0.592 -> 0.764, 0.946 -> 0.966, 0.982 -> 0.984.
+    """
+    scores = {}
     for seed in SEEDS:
         values = trained(seed)
         h = SecondMoment.of(collect(NODES, values, [{"x": X_TRAIN}], names=["r1"])["r1"]).hessian
-        name, scores = "fc2.weight", {}
-        for rank in (4, 8):
+        name = "fc2.weight"
+        for rank in (4, 8, 16):
             for key, made in (("weight", factorize(values[name], rank)),
                               ("inputs", factorize_for(values[name], h, rank))):
                 net = factored(NODES, values, {name: made})
-                scores[key, rank] = accuracy(net.values, net.nodes)
-        assert scores["inputs", 8] >= scores["weight", 8] + 0.02
-        assert scores["inputs", 4] >= scores["weight", 4] + 0.1
-        assert scores["inputs", 8] >= 0.94
+                scores.setdefault((key, rank), []).append(accuracy(net.values, net.nodes))
+    kept = {case: np.array(by_seed) for case, by_seed in scores.items()}
+    assert (kept["inputs", 4] >= kept["weight", 4] + 0.1).all()
+    assert (kept["inputs", 8] >= kept["weight", 8] + 0.02).all()
+    assert kept["inputs", 4].mean() >= 0.76
+    assert kept["inputs", 8].mean() >= 0.95
+    assert kept["inputs", 16].mean() >= max(0.975, kept["weight", 16].mean())
 
 
 @pytest.mark.parametrize("architecture", [PLAIN, SEPARABLE], ids=lambda a: a.name)
