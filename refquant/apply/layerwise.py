@@ -20,10 +20,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from joblib import Parallel, delayed
-
 from refquant._types import Array
-from refquant.apply._sent import aligned
+from refquant.apply._at_once import at_once
 from refquant.apply.calibrate import Mergeable
 from refquant.nn._nodes import function_of, settings_of
 from refquant.nn.convolution import conv2d, patches
@@ -257,10 +255,10 @@ def parallel(
         raise ValueError(_NO_BATCH)
     weights = {node.inputs[1]: statistics[_key(node, values[node.inputs[1]])]
                for node in nodes if node.name in layers}
-    jobs = (delayed(_replace)(method, values[name], seen) for name, seen in weights.items())
+    calls = ((method, values[name], seen) for name, seen in weights.items())
     new = dict(values)
     results: dict[str, Replaced] = {}
-    for name, result in zip(weights, Parallel(return_as="generator")(jobs), strict=True):
+    for name, result in zip(weights, at_once(_replace, calls), strict=True):
         results[name] = result
         new[name] = result.weight.reshape(new[name].shape)
         progress(len(results), len(layers), name)
@@ -322,5 +320,4 @@ def _rows(node: Node, x: Array, weight: Array) -> Array:
 
 
 def _replace(method: Method, weight: Array, statistic: Mergeable) -> Replaced:
-    weight, statistic = aligned((weight, statistic))
     return method(weight.reshape(len(weight), -1), statistic)

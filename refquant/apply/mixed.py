@@ -22,9 +22,9 @@ cluster get a copy of it, and the same numbers but for the last bits of sums.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from refquant._types import Array
+from refquant.apply._at_once import at_once
 from refquant.mixed_precision._progress import silent
 from refquant.mixed_precision.hessian import (
     Eigenpair,
@@ -191,7 +191,7 @@ def divergences(
     again = [_from(nodes, values, name, "logits") for name in names]
     return one_at_a_time(
         lambda i, k: prediction_divergence(logits, again[i](weights[i][k])),
-        (len(names), len(weights[0])), known=known, each=_at_once, progress=progress)
+        (len(names), len(weights[0])), known=known, each=at_once, progress=progress)
 
 
 def losses(
@@ -236,7 +236,7 @@ def losses(
     """
     again = [_from(nodes, values, name, "loss") for name in names]
     return one_at_a_time(lambda i, k: float(again[i](weights[i][k])),
-                         (len(names), len(weights[0])), known=known, each=_at_once,
+                         (len(names), len(weights[0])), known=known, each=at_once,
                          progress=progress)
 
 
@@ -501,12 +501,3 @@ def _from(
     """One value of the network as a function of another."""
     later, fixed = _after(nodes, values, name)
     return lambda value: run(later, {**fixed, name: value}).values[output]
-
-
-def _at_once(
-    measure: Callable[[int, int], float], entries: Iterable[tuple[int, int]]
-) -> Iterable[float]:
-    """Values in the order of the entries, from where joblib runs them."""
-    values: Iterable[float] = Parallel(return_as="generator")(
-        delayed(measure)(*entry) for entry in entries)
-    return values

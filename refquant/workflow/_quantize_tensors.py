@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from refquant._types import Array
+from refquant.apply._at_once import at_once
 from refquant.interop import safetensors
 from refquant.interop.onnx_float import FloatOnnx
 from refquant.interop.qdq import CodedWeight
@@ -68,9 +68,8 @@ def quantize_tensors(
         task = bar.add_task("rounding", total=len(stored))
 
         def pairs() -> Iterator[tuple[str, CodedTensor | Array | Bits]]:
-            made = Parallel(return_as="generator")(
-                delayed(_made)(one, left.get(one.name), DATA_FREE[method], bits, group)
-                for one in stored)
+            made = at_once(_made, ((one, left.get(one.name), DATA_FREE[method], bits, group)
+                                   for one in stored))
             for one, found in zip(stored, made, strict=True):
                 if isinstance(found, str):
                     if found != "no matrix":

@@ -15,10 +15,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from refquant._types import Array
-from refquant.apply._sent import aligned
+from refquant.apply._at_once import at_once
 from refquant.calibration.second_moment import output_error
 from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, input_rows, open_float, run_values
 from refquant.interop.qdq import CodedWeight, weight_bytes, with_codes
@@ -187,12 +186,11 @@ def quantize_layers(
         for name, own in zip(layers, rng.spawn(len(layers)), strict=True)}
     chosen = [layer for name, layer in layers.items() if name in bits]
     groups = {x.weight: group_length(x, group_size) for x in chosen}
-    jobs = (delayed(_layer)(
-        x, ways[x.weight], bits[x.weight], groups[x.weight], seen.get(x.weight),
-        divide.get(x.reads)) for x in chosen)
+    calls = ((x, ways[x.weight], bits[x.weight], groups[x.weight], seen.get(x.weight),
+              divide.get(x.reads)) for x in chosen)
     weights: dict[str, CodedWeight] = {}
     errors: dict[str, float] = {}
-    for layer, done in zip(chosen, Parallel(return_as="generator")(jobs), strict=True):
+    for layer, done in zip(chosen, at_once(_layer, calls), strict=True):
         weights[layer.weight], errors[layer.weight] = done
         progress(layer.weight)
     multiplied = {name: 1 / scale for name, scale in divide.items()}
@@ -237,10 +235,9 @@ def scales_by_awq(
     Lin et al., 2024, arXiv:2306.00978, eqs. (4) and (5).
     """
     readers = dict(_readers(model, seen))
-    jobs = (delayed(_awq_scale)(
-        [x.matrix for x in layers], seen[layers[0].weight], bits,
-        group_length(layers[0], group_size)) for layers in readers.values())
-    return dict(zip(readers, Parallel(return_as="generator")(jobs), strict=True))
+    calls = (([x.matrix for x in layers], seen[layers[0].weight], bits,
+              group_length(layers[0], group_size)) for layers in readers.values())
+    return dict(zip(readers, at_once(_awq_scale, calls), strict=True))
 
 
 def scales_by_smoothquant(
@@ -339,10 +336,10 @@ def choose_bits(
 ) -> tuple[list[str], Array, Array]:
     """Error and bytes of each layer at each width, for an allocation: names, and two tables."""
     layers = [x for x in model.by_weight.values() if x.weight in seen]
-    jobs = (delayed(_loss_and_bytes)(x, method, b, group_length(x, group_size), seen[x.weight])
-            for x in layers for b in choices)
+    calls = ((x, method, b, group_length(x, group_size), seen[x.weight])
+             for x in layers for b in choices)
     shape = len(layers), len(choices)
-    found = list(Parallel(return_as="generator")(jobs))
+    found = list(at_once(_loss_and_bytes, calls))
     errors, sizes = zip(*found, strict=True) if found else ((), ())
     return ([x.weight for x in layers], np.reshape(errors, shape),
             np.reshape(np.array(sizes, np.int64), shape))
@@ -389,7 +386,6 @@ def _layer(
     seen: Seen | None, scale: Array | None = None,
 ) -> tuple[CodedWeight, float]:
     """Codes of one layer whose input is divided by a scale, and what they cost its output."""
-    layer, seen, scale = aligned((layer, seen, scale))
     matrix = layer.matrix
     if scale is not None:
         matrix = (matrix * scale).astype(np.float32)
@@ -407,8 +403,6 @@ def _loss_and_bytes(
 
 
 def _awq_scale(matrices: Sequence[Array], seen: Seen, bits: int, group_size: int) -> Array:
-    matrices, seen = aligned((matrices, seen))
-
     def round_trip(w: Array) -> Array:
         return nearest(w, bits, group_size).decoded()
 

@@ -27,9 +27,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from refquant._types import Array
+from refquant.apply._at_once import at_once
 from refquant.calibration.minmax import absmax, minmax
 from refquant.calibration.mse import omse
 from refquant.quantizer import Quantizer, bits_per_element, fake_quantize
@@ -225,9 +225,9 @@ def examine_all(
     ['nf4 g64', 'no matrix: stays float']
     """
     order = sorted(range(len(stored)), key=lambda i: -math.prod(stored[i].shape))
-    jobs = (delayed(_examined)(i, stored[i]) for i in order)
+    calls = ((i, stored[i]) for i in order)
     found: dict[int, TensorReport] = {}
-    for i, report in Parallel(return_as="generator_unordered")(jobs):
+    for i, report in at_once(_examined, calls, return_as="generator_unordered"):
         found[i] = report
         progress(report.name)
     return [found[i] for i in range(len(stored))]
