@@ -1,8 +1,7 @@
 """The report of a file: figures against their definitions, memory, formats and wrong input."""
 
 import json
-import subprocess
-import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -215,19 +214,19 @@ def test_what_fails_in_a_job_is_one_line(tmp_path, capsys, jobs):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_memory_is_bounded_by_the_largest_tensor_of_each_job(tmp_path, jobs):
-    """Twelve tensors of 8 MB: the peak is far below their sum."""
-    path = tmp_path / "big.safetensors"
-    safetensors.write(path, {f"w{i}": np.full((2048, 1024), i + 1, np.float32)
-                             for i in range(12)})
-    code = ("import resource, sys; from refquant.cli import run\n"
-            "from refquant.workflow import _report, report\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "report.SCHEMES = report.SCHEMES[:1]; status = run(sys.argv[1:])\n"
-            "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
-    done = subprocess.run([sys.executable, "-c", code, "report", str(path), "--json", "--jobs",
-                           str(jobs)],
-                          capture_output=True, text=True, check=True)
-    status, grown = done.stdout.split()[-2:]
-    assert status == "0"
-    assert int(grown) < 60_000                      # kB; all of them would be 96,000
+def test_memory_is_bounded_by_the_largest_tensor_of_each_job(
+    file, tmp_path, monkeypatch, capsys, jobs
+):
+    many, one = tmp_path / "many.safetensors", 2**20
+    safetensors.write(many, {f"w{i}": np.full((512, 512), i + 1, np.float32) for i in range(16)})
+    for name, value in (("SCHEMES", SCHEMES[:1]), ("CHUNK", 2**14), ("CLIP_SAMPLE", 2**12)):
+        monkeypatch.setattr(f"refquant.workflow.report.{name}", value)
+    peaks = []
+    for path in (file, many):                           # the first time, modules are loaded
+        tracemalloc.start()
+        try:
+            assert run(["report", str(path), "--json", "--jobs", str(jobs)]) == 0
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < (1.5 * jobs + 1) * one             # of 16
