@@ -202,24 +202,90 @@ def latency(
 
 @app.command()
 def workflow(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL.onnx]", help="A float model; without it the shipped one."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A .npz with an array for each input, examples along the first axis: a "
+                          "third to fit to, a third to choose by, a third to judge by."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the quantized model goes; the best one, even "
+                                            "if it is not good enough."),
+    ] = None,
     bits: Annotated[int, typer.Option(help="Of a weight, on the first rung.")] = 4,
-    max_drop: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
+    max_drop: Annotated[float, typer.Option(help="Points that may be lost.")] = 1.0,
+    group: Annotated[
+        int | None, typer.Option(help="Inputs that share a scale; else whole rows.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Array of --data with the classes; labels if it is there.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Array of --data with the subgroup of each example.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="labels, same (answer as the float model) or cosine (to its output); "
+                          "else what fits."),
+    ] = None,
+    shifted: Annotated[
+        Path | None, typer.Option(help="A .npz of other data: do ranges and scores hold there?")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="An .html file for the whole story.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> int:
-    """Quantize the shipped network by the cheapest way that is good enough.
+    """Quantize a network by the cheapest way that is good enough.
 
-    From rounding to nearest up to training: each rung is tried and judged, the first within
-    reach of the float network is taken. Exit status 1 if none is.
+    From rounding to nearest up to training, or to layers left in float: each rung is tried and
+    judged, the first within reach of the float network is taken. Then: which layers cost most,
+    which groups pay, and what to try next. Exit status 1 if no rung is good enough.
     """
+    from refquant.workflow._command import Settings
     from refquant.workflow._command import workflow as climb
+    from refquant.workflow._file_command import JUDGES, workflow_file
 
     if not 2 <= bits <= 8:
         raise BadInput(f"`--bits` must lie in [2, 8]; got {bits}")
     if not 0 <= max_drop <= 100:
         raise BadInput(f"`--max-drop` must lie in [0, 100]; got {max_drop}")
+    if seed < 0:
+        raise BadInput(f"`--seed` must be at least 0; got {seed}")
+    if group is not None and group < 2:
+        raise BadInput(f"`--group` must be at least 2; got {group}")
+    if judge is not None and judge not in JUDGES:
+        raise BadInput(f"`--judge` must be one of {', '.join(JUDGES)}; got {judge}")
+    page = None if report is None else _writable(report, "--report")
+    target = None if output is None else _writable(output)
+    if page is not None and page == target:
+        raise BadInput(f"`--report` must not be the output; got {report}")
+    settings = Settings(bits, max_drop, page, as_json, seed, group, labels, groups, judge)
+    if model is None:
+        given = {"--data": data, "--output": output, "--group": group, "--labels": labels,
+                 "--groups": groups, "--judge": judge, "--shifted": shifted}
+        alone = [name for name, value in given.items() if value is not None]
+        if alone:
+            raise BadInput(f"`{alone[0]}` must have a MODEL.onnx; got none")
+        try:
+            return climb(settings)
+        except (OSError, ValueError) as err:        # the shipped weights: not there, not ours
+            raise BadInput(str(err)) from None
+    if data is None:
+        raise BadInput("`MODEL.onnx` must have data to fit to and to judge by; got no `--data`")
+    for name, file in (("MODEL.onnx", model), ("--data", data), ("--shifted", shifted)):
+        if file is not None and not file.is_file():
+            raise BadInput(f"`{name}` must be a file; got {file}")
+        for told, path in (("--output", target), ("--report", page)):
+            if file is not None and path is not None and path.exists() and path.samefile(file):
+                raise BadInput(f"`{told}` must not be {name}; got {path}")
     try:
-        return climb(bits=bits, max_drop=max_drop)
-    except (OSError, ValueError) as err:        # the shipped weights: not there, not ours
-        raise BadInput(str(err)) from None
+        return workflow_file(model, data, settings, target, shifted)
+    except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
+        raise BadInput(str(err) or "the model must fit into memory") from None
 
 
 @app.command("run")
@@ -403,24 +469,24 @@ def explain_difference(
     return 0
 
 
-def _writable(output: Path) -> Path:
+def _writable(output: Path, option: str = "--output") -> Path:
     """The file itself where `output` is a link to it; refused before the work, not after it."""
     try:
         file = output.resolve()
         if file.is_dir() or not output.name:
-            raise BadInput(f"`--output` must be a file; got the folder {output}")
+            raise BadInput(f"`{option}` must be a file; got the folder {output}")
         if file.exists() and not file.is_file():            # /dev/null would be replaced
-            raise BadInput(f"`--output` must be a regular file; got {output}")
+            raise BadInput(f"`{option}` must be a regular file; got {output}")
         if not file.parent.is_dir():
-            raise BadInput(f"`--output` must lie in an existing folder; got {output}")
+            raise BadInput(f"`{option}` must lie in an existing folder; got {output}")
         if not os.access(file.parent, os.W_OK):
-            raise BadInput(f"`--output` must lie in a folder you may write to; got {output}")
+            raise BadInput(f"`{option}` must lie in a folder you may write to; got {output}")
         name_longest = os.pathconf(file.parent, "PC_NAME_MAX") - len(".12345678.")
         if len(os.fsencode(file.name)) > name_longest:
-            raise BadInput(f"`--output` must have a name of at most {name_longest} bytes; "
+            raise BadInput(f"`{option}` must have a name of at most {name_longest} bytes; "
                            f"got {len(os.fsencode(file.name))}")
     except (OSError, RuntimeError) as err:                  # too long, a loop of links
-        raise BadInput(f"`--output` must be a path of this system; got {err}") from None
+        raise BadInput(f"`{option}` must be a path of this system; got {err}") from None
     return output if file == output.absolute() else file
 
 

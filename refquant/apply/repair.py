@@ -7,7 +7,8 @@ quantization, in this order:
 2. fold;
 3. `equalize`: ranges of neighbouring layers, the function unchanged;
 4. quantize the weights;
-5. `correct_biases` with data, or `correct_biases_without_data` with the statistics.
+5. `correct_biases` with data, or `correct_biases_without_data` with the statistics;
+   `correct_moments` if the spread of each channel is to be right as well as its mean.
 
 `quantize_without_data` is the whole of it: data-free quantization.
 """
@@ -41,6 +42,7 @@ __all__ = [
     "Gaussian",
     "correct_biases",
     "correct_biases_without_data",
+    "correct_moments",
     "equalize",
     "norm_statistics",
     "quantize_without_data",
@@ -48,6 +50,8 @@ __all__ = [
 
 #: What a positive factor passes through, per channel.
 _HOMOGENEOUS = (relu, max_pool, average_pool, global_average_pool)
+#: A channel is stretched or shrunk by no more: what is left of one that died is noise.
+MOST_GAIN = 4.0
 
 
 class Gaussian(NamedTuple):
@@ -257,6 +261,87 @@ def correct_biases(
 
     run(nodes, {**inputs, **quantized}, tap=repair)
     return corrected
+
+
+def correct_moments(
+    nodes: Sequence[Node],
+    values: Mapping[str, Array],
+    quantized: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    *,
+    tap: Tap = untouched,
+) -> dict[str, Array]:
+    r"""Quantized parameters whose layers have the mean and the spread of the float network.
+
+    What measuring batch norms again does for a network that has them, for one in which they are
+    folded: with the mean :math:`\mu` and deviation :math:`\sigma` of each channel of the float
+    layer, and those of the quantized one,
+
+    .. math:: y' = \frac{\sigma}{\sigma_q} (y_q - \mu_q) + \mu .
+
+    The factor belongs to the scale of the channel's weights and the rest to the bias: no code
+    changes, and nothing is added to a run. No label is needed.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        Folded; layers without a bias are left alone.
+    values, quantized : mapping of str to ndarray
+        Parameters of the float network, and the same with rounded weights.
+    inputs : mapping of str to ndarray
+        A few hundred images.
+    tap : callable, (name, value) -> value
+        Fake quantization of activations, if they are to be.
+
+    Returns
+    -------
+    dict of str to ndarray
+        `quantized` with other biases, and rows of weights that are longer or shorter.
+
+    Notes
+    -----
+    Factors are kept in [1/4, 4].
+
+    References
+    ----------
+    Sun et al., 2019, NeurIPS, "Hybrid 8-bit Floating Point", section 3.3 (batch norm
+    re-tuning); Hubara et al., 2020, arXiv:2006.10518 (the same where norms are folded).
+
+    Examples
+    --------
+    >>> from refquant.nn.operations import linear
+    >>> net = [Node("y", linear, ("x", "y.weight", "y.bias"))]
+    >>> float_net = {"y.weight": np.array([[0.8]]), "y.bias": np.zeros(1)}
+    >>> rounded = {"y.weight": np.array([[1.0]]), "y.bias": np.zeros(1)}
+    >>> made = correct_moments(net, float_net, rounded, {"x": np.array([[1.0], [4.0]])})
+    >>> made["y.weight"].round(6), abs(made["y.bias"].round(6))
+    (array([[0.8]]), array([0.]))
+    """
+    exact = run(nodes, {**inputs, **values}).values
+    layers = {n.name: n.inputs for n in nodes if function_of(n.op) in LAYERS and n.inputs[2:]}
+    corrected = dict(quantized)
+
+    def repair(name: str, value: Array) -> Array:
+        if name in layers:
+            _, weight, bias = layers[name]
+            axes = tuple(range(value.ndim - 1))
+            wanted, mean = exact[name].mean(axes), value.mean(axes)
+            gain = moment_gain(exact[name].std(axes), value.std(axes))
+            old = corrected[weight]
+            corrected[weight] = old * gain.reshape(-1, *(1,) * (old.ndim - 1))
+            corrected[bias] = (corrected[bias] - mean) * gain + wanted
+            value = (value - mean) * gain + wanted
+        return tap(name, value)
+
+    run(nodes, {**inputs, **quantized}, tap=repair)
+    return corrected
+
+
+def moment_gain(wanted: Array, found: Array) -> Array:
+    """Factor from one standard deviation to another, within bounds; 1 for what does not vary."""
+    gain = wanted / np.where(found > 0, found, 1)
+    return np.where((wanted > 0) & (found > 0), np.clip(gain, 1 / MOST_GAIN, MOST_GAIN),
+                    1).astype(found.dtype)
 
 
 def correct_biases_without_data(

@@ -1,83 +1,107 @@
 """The command ``refquant workflow``: climb the ladder on the shipped network, tell the story."""
 
+import json
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from refquant._types import Array
 from refquant.apply.rewrite import fold_batch_norms
 from refquant.apply.simulate import static, weight_names
+from refquant.interop._files import save_text
 from refquant.metrics import sqnr
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
 from refquant.nn.network import run, untouched
+from refquant.workflow._story import Story, data_of, page_of, rows_of, tell
+from refquant.workflow._terminal import console_of
 from refquant.workflow.fairness import by_subgroup
+from refquant.workflow.judging import paired_drop
 from refquant.workflow.ladder import Candidate, climb, rungs_for
+from refquant.workflow.onnx_ladder import Blame
 
-__all__ = ["workflow"]
+__all__ = ["Settings", "publish", "workflow"]
 
 
-def workflow(*, bits: int, max_drop: float) -> int:
+class Settings(NamedTuple):
+    """What the command was asked for."""
+
+    bits: int = 4
+    max_drop: float = 1.0
+    report: Path | None = None
+    as_json: bool = False
+    seed: int = 0
+    group: int | None = None
+    labels: str | None = None
+    groups: str | None = None
+    judge: str | None = None
+
+
+def workflow(settings: Settings) -> int:
     """Climb, print what was tried, who is to blame and who pays; exit status 1 if it ends too low.
 
     Half of the held-out digits choose the rung, the other half judge it.
     """
-    model, data, console = trained_digits_cnn(), digits(), Console()
+    model, data = trained_digits_cnn(), digits()
+    console = console_of(110, stderr=settings.as_json)
     nodes, values = fold_batch_norms(model.nodes, model.values)
     half = len(data.x_test) // 2
-    chosen, kept = slice(0, half), slice(half, None)
+    chosen, kept, whole = slice(0, half), slice(half, None), slice(None)
 
-    def answers(candidate: Candidate | None, part: slice) -> Array:
+    def logits(candidate: Candidate | None, part: slice) -> Array:
         net, weights, tap = (nodes, values, untouched) if candidate is None else (
             candidate.nodes, candidate.values, static(candidate.plan))
-        logits = run(net, {"x": data.x_test[part], **weights}, tap=tap).values["logits"]
-        return np.asarray(logits.argmax(1))
+        return run(net, {"x": data.x_test[part], **weights}, tap=tap).values["logits"]
 
-    def accuracy(candidate: Candidate | None, part: slice) -> float:
-        return float((answers(candidate, part) == data.y_test[part]).mean())
+    def right(candidate: Candidate | None, part: slice) -> Array:
+        return 1.0 * np.asarray(logits(candidate, part).argmax(1) == data.y_test[part])
 
-    rungs = rungs_for(nodes, values, {"x": data.x_train}, bits=bits, labels=data.y_train)
-    baseline = accuracy(None, chosen)
+    rungs = rungs_for(nodes, values, {"x": data.x_train}, bits=settings.bits, labels=data.y_train,
+                      rng=np.random.default_rng(settings.seed))
+    baseline = float(right(None, chosen).mean())
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=len(rungs))
-        made = climb(rungs, lambda c: accuracy(c, chosen), baseline=baseline,
-                     max_drop=max_drop / 100, progress=lambda done, total, name: bar.update(
-                         task, completed=done, description=name))
-    table = Table(box=SIMPLE)
-    for column in ("rung", "bits a weight", "accuracy", "drop", "seconds"):
-        table.add_column(column, justify="left" if column == "rung" else "right")
-    table.add_row("float", "32", f"{baseline:.1%}", "", "")
-    for step in made.steps:
-        table.add_row(step.name, f"{step.bits:.2f}", f"{step.score:.1%}",
-                      f"{100 * step.drop:+.1f}", f"{step.seconds:.1f}")
-    console.print(table)
-    last, best = made.steps[-1].name, made.candidate
-    console.print(f"Stopped at {last}: within {max_drop:g} points of float." if made.reached else
-                  f"No rung is within {max_drop:g} points of float: more bits, or longer training.")
-    console.print(f"Digits that chose nothing: float {accuracy(None, kept):.1%}, "
-                  f"quantized {accuracy(best, kept):.1%}.")
-    judge = {"x": data.x_test[kept]}
-    exact = run(nodes, {**judge, **values}).values["logits"]
-
-    def with_float(layer: str) -> float:
-        own = {n: values[n] for n in (f"{layer}.weight", f"{layer}.bias")}
-        return sqnr(exact, run(nodes, {**judge, **best.values, **own},
-                               tap=static(best.plan)).values["logits"])
-
-    gains = {n.removesuffix(".weight"): with_float(n.removesuffix(".weight"))
-             for n in weight_names(nodes)}
-    as_is = sqnr(exact, run(nodes, {**judge, **best.values},
-                            tap=static(best.plan)).values["logits"])
-    worst = sorted(gains, key=lambda layer: -gains[layer])[:3]
-    console.print(f"Logits {as_is:.1f} dB; most would be gained by float weights in " + ", ".join(
-        f"{layer} ({gains[layer] - as_is:+.1f})" for layer in worst))
-    whole = slice(None)
-    who = by_subgroup(data.y_test, answers(None, whole), answers(best, whole), data.y_test,
-                      rng=np.random.default_rng(0))
-    low, high = who.worst.drop_interval
-    console.print(f"Most lost: digit {who.worst.name}, {who.worst.before:.1%} to "
-                  f"{who.worst.after:.1%}, drop in [{low:.1%}, {high:.1%}]; "
-                  f"gap between digits {who.gap_before:.1%} to {who.gap_after:.1%}")
+        made = climb(rungs, lambda c: float(right(c, chosen).mean()), baseline=baseline,
+                     max_drop=settings.max_drop / 100,
+                     progress=lambda done, total, name: bar.update(
+                         task, completed=done, total=total, description=name))
+    best, rng = made.candidate, np.random.default_rng(settings.seed)
+    exact = logits(None, kept)
+    as_is = sqnr(exact, logits(best, kept))
+    blamed = []
+    for name in weight_names(nodes):
+        layer = name.removesuffix(".weight")
+        own = {n: values[n] for n in (name, f"{layer}.bias")}
+        spared = best._replace(values={**best.values, **own})
+        blamed.append(Blame(name, round(best.bits), round(values[name].size * best.bits / 8),
+                            sqnr(exact, logits(spared, kept)) - as_is,
+                            float(right(spared, kept).mean())))
+    who = by_subgroup(data.y_test, logits(None, whole).argmax(1), logits(best, whole).argmax(1),
+                      data.y_test, rng=rng)
+    groups = [row._replace(name=f"digit {row.name}") for row in rows_of(who)]
+    story = Story(
+        "digits CNN", "accuracy", "by the labels",
+        {"to fit to": len(data.x_train), "to choose by": half,
+         "to judge by": len(data.x_test) - half},
+        4 * sum(values[n].size for n in weight_names(nodes)), settings.max_drop, baseline,
+        made.steps, made.reached, paired_drop(right(None, kept), right(best, kept), rng=rng),
+        as_is, sorted(blamed, key=lambda b: -b.gain), groups, None,
+        [f"Gap between digits: {who.gap_before:.1%} to {who.gap_after:.1%} (all held-out digits)."],
+        [] if made.reached else ["Next: more bits, or longer training."])
+    publish(console, story, settings)
     return 0 if made.reached else 1
+
+
+def publish(console: Console, story: Story, settings: Settings) -> None:
+    """Print the story or its data, and write the page."""
+    if settings.report is not None:
+        save_text(settings.report, page_of(story))
+    if settings.as_json:
+        print(json.dumps(data_of(story), indent=1))
+    else:
+        tell(console, story)
+    if settings.report is not None:
+        console.print(f"report written to {settings.report}", soft_wrap=True, markup=False)

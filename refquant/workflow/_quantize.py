@@ -34,7 +34,8 @@ from refquant.workflow.quantize import (
 from refquant.workflow.tensors import npz_member, npz_names, open_npz
 from refquant.workflow.weights import Seen, by_adaround, by_gptq, clipped, nearest
 
-__all__ = ["METHODS", "Settings", "quantize_file", "read_inputs"]
+__all__ = ["BATCH", "METHODS", "Settings", "batch_of", "chosen_layers", "quantize_file",
+           "read_inputs"]
 
 #: By the name on the command line; what they need besides a weight is data, if anything.
 METHODS = ("nearest", "clip", "hqq", "gptq", "adaround", "awq", "smoothquant")
@@ -81,8 +82,8 @@ def quantize_file(
         what = ("--activations" if settings.activations else "--budget"
                 if settings.budget is not None else f"--method {settings.method}")
         raise ValueError(f"`{what}` must have data to learn from; got no `--calibration`")
-    layers = _chosen(model, settings.keep)
-    learn, judge = _halves(inputs, _batch(model))
+    layers = chosen_layers(model, settings.keep)
+    learn, judge = _halves(inputs, batch_of(model))
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("calibrating", total=len(learn))
         rng = np.random.default_rng(settings.seed)
@@ -120,18 +121,20 @@ def _of_tensors(path: Path, output: Path, settings: Settings, calibration: Path 
                             group=settings.group, keep=settings.keep, jobs=settings.jobs)
 
 
-def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
+def read_inputs(
+    path: Path, model: FloatOnnx, option: str = "--calibration"
+) -> dict[str, Array]:
     """Arrays of a ``.npz`` for every input of the model, along one leading axis.
 
     Nothing is unpickled, and nothing is allocated before the size that a file declares has
     been compared with what it can hold.
     """
-    with open_npz(path, "--calibration") as archive:
+    with open_npz(path, option) as archive:
         arrays = {name: npz_member(archive, member)
                   for name, member in npz_names(archive).items() if name in model.inputs}
     missing = sorted(set(model.inputs) - set(arrays))
     if missing:
-        raise ValueError(f"`--calibration` must hold the inputs {', '.join(model.inputs)}; "
+        raise ValueError(f"`{option}` must hold the inputs {', '.join(model.inputs)}; "
                          f"got no {missing[0]}")
     counts = set()
     for name, (dtype, shape) in model.inputs.items():
@@ -146,8 +149,8 @@ def read_inputs(path: Path, model: FloatOnnx) -> dict[str, Array]:
         arrays[name] = array.astype(dtype)
         counts.add(len(array))
     if len(counts) != 1 or not counts.pop():
-        raise ValueError("`--calibration` must hold as many examples of every input, at least "
-                         "one; got different numbers or none")
+        raise ValueError(f"`{option}` must hold as many examples of every input, at least one; "
+                         "got different numbers or none")
     return {name: arrays[name] for name in model.inputs}
 
 
@@ -155,7 +158,7 @@ def _shape(shape: Sequence[int | None]) -> tuple[Any, ...]:
     return tuple("any" if n is None else n for n in shape)
 
 
-def _chosen(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
+def chosen_layers(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
     """Names of weights to quantize: all but those kept, by weight or by node."""
     names = list(dict.fromkeys(x.weight for x in model.layers))
     if not names:
@@ -170,7 +173,7 @@ def _chosen(model: FloatOnnx, keep: Sequence[str]) -> list[str]:
     return [n for n in names if n not in left]
 
 
-def _batch(model: FloatOnnx) -> int | None:
+def batch_of(model: FloatOnnx) -> int | None:
     """The number of examples that a model takes at once, if it takes no other."""
     return next((shape[0] for _, shape in model.inputs.values() if shape and shape[0]), None)
 

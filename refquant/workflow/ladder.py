@@ -6,6 +6,7 @@ rung            what it does                                what it needs
 nearest         one scale for a weight, its largest value   ranges of activations
 per channel     a scale per channel, of least error         the same
 repaired        and biases corrected                        some inputs
+moments         and the spread of each channel              some inputs
 GPTQ            roundings that repair each other            some inputs
 mixed           a width for each layer, one bit more in     some inputs
                 the mean
@@ -13,13 +14,13 @@ trained         straight through, scales fixed              inputs and labels
 ==============  ==========================================  =======================
 
 Activations have 8 bits throughout. What is tried is judged on data of its own: whoever picks the
-best of six by the figure that is reported reports too much.
+best of seven by the figure that is reported reports too much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from refquant.apply import mixed
 from refquant.apply.calibrate import observe
 from refquant.apply.calibrate import plan as planned
 from refquant.apply.layerwise import sequential
-from refquant.apply.repair import correct_biases
+from refquant.apply.repair import correct_biases, correct_moments
 from refquant.apply.simulate import input_names, static, weight_names
 from refquant.apply.train import shuffled, start, train
 from refquant.calibration.minmax import absmax
@@ -48,7 +49,34 @@ from refquant.ptq.gptq import Rounded, gptq
 from refquant.quantizer import Quantizer, fake_quantize
 from refquant.quantizers.uniform import Uniform, asymmetric, symmetric
 
-__all__ = ["Candidate", "Climb", "Rung", "Step", "climb", "rungs_for", "silent"]
+__all__ = ["Candidate", "Climb", "Rung", "Step", "Tried", "climb", "rungs_for", "silent"]
+
+
+class Tried(Protocol):
+    """What a rung makes: a network, or a file of one.
+
+    Attributes
+    ----------
+    bits : float
+        Of the codes of a weight, in the mean.
+    size : int
+        Bytes.
+
+    References
+    ----------
+    Nagel et al., 2021, arXiv:2106.08295, figure 3.6.
+    """
+
+    @property
+    def bits(self) -> float:
+        """Of the codes of a weight, in the mean."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+
+T = TypeVar("T", bound=Tried)
 
 
 class Candidate(NamedTuple):
@@ -74,6 +102,12 @@ class Candidate(NamedTuple):
     plan: dict[str, Quantizer]
     bits: float
 
+    @property
+    def size(self) -> int:
+        """Bytes of the codes of the weights; their scales and the biases come on top."""
+        count = sum(self.values[n].size for n in weight_names(self.nodes))
+        return round(count * self.bits / 8)
+
 
 #: Makes a network, when its turn comes.
 Rung: TypeAlias = Callable[[], Candidate]
@@ -90,6 +124,8 @@ class Step(NamedTuple):
         Below the float network.
     bits : float
         Of the codes of a weight, in the mean.
+    size : int
+        Bytes.
     seconds : float
         What it took to make.
 
@@ -102,10 +138,11 @@ class Step(NamedTuple):
     score: float
     drop: float
     bits: float
+    size: int
     seconds: float
 
 
-class Climb(NamedTuple):
+class Climb(NamedTuple, Generic[T]):
     """What was tried, and what came of it.
 
     Attributes
@@ -114,7 +151,7 @@ class Climb(NamedTuple):
         In the order in which they were tried.
     reached : bool
         Whether the last one is good enough.
-    candidate : Candidate
+    candidate : Tried
         The last one if it is good enough, else the one of the best score.
 
     References
@@ -124,7 +161,7 @@ class Climb(NamedTuple):
 
     steps: tuple[Step, ...]
     reached: bool
-    candidate: Candidate
+    candidate: T
 
 
 def silent(done: int, total: int, name: str) -> None:
@@ -146,20 +183,20 @@ def silent(done: int, total: int, name: str) -> None:
 
 
 def climb(
-    rungs: Mapping[str, Rung],
-    judge: Callable[[Candidate], float],
+    rungs: Mapping[str, Callable[[], T]],
+    judge: Callable[[T], float],
     *,
     baseline: float,
     max_drop: float,
     progress: Callable[[int, int, str], None] = silent,
-) -> Climb:
+) -> Climb[T]:
     """Rungs one after the other, up to the first that is good enough.
 
     Parameters
     ----------
     rungs : mapping of str to callable
         Cheap ones first; none is made before its turn.
-    judge : callable, Candidate -> float
+    judge : callable, Tried -> float
         On data of its own; higher is better.
     baseline : float
         Score of the float network.
@@ -192,7 +229,7 @@ def climb(
     if not rungs:
         raise ValueError("`rungs` must hold at least one rung; got none")
     steps: list[Step] = []
-    best: Candidate | None = None
+    best: T | None = None
     for name, rung in rungs.items():
         progress(len(steps), len(rungs), name)
         begun = perf_counter()
@@ -200,7 +237,7 @@ def climb(
         seconds, score = perf_counter() - begun, judge(made)
         if best is None or score > max(step.score for step in steps):
             best = made
-        steps.append(Step(name, score, baseline - score, made.bits, seconds))
+        steps.append(Step(name, score, baseline - score, made.bits, made.size, seconds))
         if steps[-1].drop <= max_drop:
             return Climb(tuple(steps), True, made)
     assert best is not None
@@ -247,14 +284,15 @@ def rungs_for(
     References
     ----------
     Nagel et al., 2021, arXiv:2106.08295, section 3.7; Krishnamoorthi, 2018, arXiv:1806.08342,
-    section 3; Frantar et al., 2023, arXiv:2210.17323; Yao et al., 2021, arXiv:2011.10680.
+    section 3; Hubara et al., 2020, arXiv:2006.10518; Frantar et al., 2023, arXiv:2210.17323;
+    Yao et al., 2021, arXiv:2011.10680.
 
     Examples
     --------
     >>> net, x = [Node("logits", linear, ("x", "fc.weight"))], np.array([[0.5, 1.0]])
     >>> rungs = rungs_for(net, {"fc.weight": np.array([[1.0, 0.2]])}, {"x": x}, bits=2)
     >>> list(rungs)
-    ['nearest', 'per channel', 'repaired', 'GPTQ', 'mixed']
+    ['nearest', 'per channel', 'repaired', 'moments', 'GPTQ', 'mixed']
     >>> rungs["nearest"]().values["fc.weight"]
     array([[1., 0.]])
     """
@@ -270,6 +308,10 @@ def rungs_for(
         fixed = correct_biases(nodes, values, candidate.values, inputs, tap=static(plan))
         return candidate._replace(values=fixed)
 
+    def measured(candidate: Candidate) -> Candidate:
+        fixed = correct_moments(nodes, values, candidate.values, inputs, tap=static(plan))
+        return candidate._replace(values=fixed)
+
     def rounded(fit: Callable[[Array], Uniform]) -> dict[str, Array]:
         return {n: fake_quantize(values[n], fit(values[n])) for n in names}
 
@@ -278,7 +320,7 @@ def rungs_for(
         start_ = {**values, **rounded(partial(per_channel, bits=bits))}
         for name in layers:                     # these start from the float weight
             start_[name] = values[name]
-        return corrected(made(sequential(
+        return measured(made(sequential(
             nodes, start_, [inputs], SecondMoment.of, partial(_repaired, bits=bits), names=layers,
             tap=static(plan)).values))
 
@@ -290,7 +332,7 @@ def rungs_for(
         total = int(cost[:, 0].sum()) // bits
         found = allocate(loss, [Budget("bits", cost, (bits + 1) * total)])
         spent = float(np.take_along_axis(cost, np.asarray(found.choice)[:, None], 1).sum())
-        return corrected(made(mixed.allocated({}, names, table, found.choice), spent / total))
+        return measured(made(mixed.allocated({}, names, table, found.choice), spent / total))
 
     def by_training(labels: Array) -> Candidate:
         grids = {n: per_channel(values[n], bits=bits) for n in names}
@@ -305,6 +347,7 @@ def rungs_for(
         "nearest": lambda: made(rounded(partial(per_tensor, bits=bits))),
         "per channel": lambda: made(rounded(partial(per_channel, bits=bits))),
         "repaired": lambda: corrected(made(rounded(partial(per_channel, bits=bits)))),
+        "moments": lambda: measured(made(rounded(partial(per_channel, bits=bits)))),
         "GPTQ": by_gptq,
         "mixed": by_program,
     }

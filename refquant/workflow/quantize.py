@@ -19,7 +19,14 @@ import numpy as np
 from refquant._types import Array
 from refquant.apply._at_once import at_once
 from refquant.calibration.second_moment import output_error
-from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, input_rows, open_float, run_values
+from refquant.interop.onnx_float import (
+    FloatOnnx,
+    OnnxLayer,
+    input_rows,
+    open_float,
+    require_onnx,
+    run_values,
+)
 from refquant.interop.qdq import CodedWeight, weight_bytes, with_codes
 from refquant.ptq.awq import search_scale
 from refquant.ptq.smoothquant import smoothing_scale
@@ -194,7 +201,28 @@ def quantize_layers(
         weights[layer.weight], errors[layer.weight] = done
         progress(layer.weight)
     multiplied = {name: 1 / scale for name, scale in divide.items()}
-    return Quantized(with_codes(model, weights, activations, multiplied), weights, groups, errors)
+    exact = made_up_for(model, divide, weights)
+    return Quantized(with_codes(exact, weights, activations, multiplied), weights, groups, errors)
+
+
+def made_up_for(
+    model: FloatOnnx, divide: Mapping[str, Array], coded: Collection[str]
+) -> FloatOnnx:
+    """The model with float weights that make up for a division of what their layers read."""
+    scales = {x.weight: divide[x.reads] for x in model.layers
+              if x.weight not in coded and x.reads in divide}
+    if not scales:
+        return model
+    onnx, layers = require_onnx(), model.by_weight
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name in scales:
+            matrix = (layers[tensor.name].matrix * scales[tensor.name]).astype(np.float32)
+            straight = matrix.T if layers[tensor.name].transposed else matrix
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.ascontiguousarray(straight), tensor.name))
+    return model._replace(proto=proto)
 
 
 def activation_plan(model: FloatOnnx, seen: Mapping[str, Seen],

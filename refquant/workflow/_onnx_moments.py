@@ -1,0 +1,212 @@
+"""Mean and spread of what layers of an ONNX file put out, and their repair in the file.
+
+The file measures itself: behind each layer stand a few operators that bring its output back to the
+mean and deviation of the float model's, so that a layer is measured with all before it repaired,
+in one run; what a batch norm does in training. The factors go into the scales of the weights, the
+rest into biases, and the operators are not in the file that is kept.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refquant._types import Array
+from refquant.apply.repair import MOST_GAIN
+from refquant.interop.onnx_float import FloatOnnx, OnnxLayer, require_onnx, run_values
+
+__all__ = ["Moments", "Repair", "moments_of", "repairs", "with_shifts"]
+
+#: A variance below is none: the channel is switched off.
+SMALLEST = 1e-12
+
+
+class Moments(NamedTuple):
+    """Of each channel of a layer's output, and how many axes that has."""
+
+    mean: Array
+    deviation: Array
+    rank: int
+
+
+class Repair(NamedTuple):
+    """What the weights of each channel are multiplied with, and what is added to its output."""
+
+    gain: Array
+    shift: Array
+
+
+def moments_of(
+    model: FloatOnnx, batches: Sequence[Mapping[str, Array]]
+) -> dict[str, Moments]:
+    """Of the float model, by the name of the weight; of layers whose weight has one reader."""
+    nodes = _nodes(model)
+    names = {w: node.output[0] for w, node in nodes.items()}
+    found: dict[str, list[tuple[Array, Array, int]]] = {w: [] for w in nodes}
+    for values in run_values(model, batches, list(names.values())):
+        for weight, name in names.items():
+            value = np.asarray(values[name], np.float64)
+            axes = _axes(nodes[weight].op_type, value.ndim)
+            found[weight].append((value.mean(axes), value.var(axes), value.ndim))
+    return {w: Moments(np.mean([m for m, _, _ in rows], axis=0),
+                       np.sqrt(np.mean([v for _, v, _ in rows], axis=0)), rows[0][2])
+            for w, rows in found.items() if rows}
+
+
+def repairs(
+    model: FloatOnnx, content: bytes, wanted: Mapping[str, Moments],
+    batches: Sequence[Mapping[str, Array]],
+) -> dict[str, Repair]:
+    """What gives the layers of a quantized file the moments of the float model, in one run."""
+    onnx = require_onnx()
+    proto = onnx.ModelProto.FromString(content)
+    outputs = {name: [f"{name}.measured.{k}" for k in ("mean", "gain")] for name in wanted}
+    layers = {_name(node): weight for weight, node in _nodes(model).items()}
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    for node in nodes:
+        proto.graph.node.append(node)
+        weight = layers.get(_name(node), "")
+        if weight in wanted:
+            behind = proto.graph.node[-1]
+            proto.graph.node.extend(
+                _renormed(proto.graph, behind, wanted[weight], outputs[weight], onnx))
+    measured = model._replace(proto=proto)
+    names = [n for pair in outputs.values() for n in pair]
+    rows = list(run_values(measured, batches, names))
+    found = {}
+    for weight, (mean, gain) in outputs.items():
+        m, g = (np.mean([np.asarray(r[n], np.float64) for r in rows], axis=0).ravel()
+                for n in (mean, gain))
+        slot = _slot(model, weight)
+        if slot is None:                        # its bias is computed: it cannot be multiplied
+            g = np.ones_like(g)
+        bias = 0.0 if slot is None or slot.bias is None else slot.bias.astype(np.float64)
+        found[weight] = Repair(g, (g - 1) * bias + wanted[weight].mean - g * m)
+    return found
+
+
+def with_shifts(model: FloatOnnx, content: bytes, shifts: Mapping[str, Array]) -> bytes:
+    """The file with something added to the output of layers: to a bias, where there is one."""
+    onnx = require_onnx()
+    proto = onnx.ModelProto.FromString(content)
+    at = {_name(node): i for i, node in enumerate(proto.graph.node)}
+    late: list[tuple[int, Any]] = []
+    old: set[str] = set()
+    for weight, shift in shifts.items():
+        node, slot, name = _nodes(model)[weight], _slot(model, weight), f"{weight}.shift"
+        here = proto.graph.node[at[_name(node)]]
+        if slot is not None and slot.bias is not None:
+            total = slot.bias.astype(np.float64) + shift
+            inputs = proto.graph.node[at[slot.node]].input
+            old.add(inputs[slot.place])
+            inputs[slot.place] = name
+        else:
+            total = shift
+            if slot is not None and slot.place == len(here.input):
+                here.input.append(name)
+            else:
+                output = here.output[0]
+                here.output[0] = f"{output}.unshifted"
+                column = (-1, 1, 1) if here.op_type == "Conv" else (-1,)
+                total = total.reshape(column)
+                late.append((at[_name(node)] + 1, onnx.helper.make_node(
+                    "Add", [here.output[0], name], [output], name=f"refquant:{weight}:Add")))
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(total.astype(np.float32), name))
+    for i, node in sorted(late, key=lambda pair: -pair[0]):
+        proto.graph.node.insert(i, node)
+    read = {i for node in proto.graph.node for i in node.input}
+    for tensor in [t for t in proto.graph.initializer if t.name in old and t.name not in read]:
+        proto.graph.initializer.remove(tensor)
+    return bytes(proto.SerializeToString())
+
+
+class _Slot(NamedTuple):
+    """Where the bias of a layer is: node, number of the input, and its value if it has one."""
+
+    node: str
+    place: int
+    bias: Array | None
+
+
+def _slot(model: FloatOnnx, weight: str) -> _Slot | None:
+    """None where nothing can take a shift, or what is there is not constant."""
+    onnx, node = require_onnx(), _nodes(model)[weight]
+    constants = {t.name: t for t in model.proto.graph.initializer}
+    out = len(model.by_weight[weight].matrix)
+
+    def constant(name: str) -> Array | None:
+        tensor = constants.get(name)
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            return None
+        array = np.asarray(onnx.numpy_helper.to_array(tensor))
+        return array.ravel() if array.size == out and array.shape[-1:] == (out,) else None
+
+    if node.op_type in ("Conv", "Gemm"):
+        beta = next((a.f for a in node.attribute if a.name == "beta"), 1.0)
+        if len(node.input) < 3 or not node.input[2]:
+            return _Slot(_name(node), 2, None) if len(node.input) < 3 else None
+        bias = constant(node.input[2])
+        return None if bias is None or beta != 1 else _Slot(_name(node), 2, bias)
+    readers = [n for n in model.proto.graph.node if node.output[0] in n.input]
+    known = node.output[0] in model.outputs
+    if len(readers) == 1 and readers[0].op_type == "Add" and not known:
+        index = 1 - list(readers[0].input).index(node.output[0])
+        bias = constant(readers[0].input[index])
+        if bias is not None:
+            return _Slot(_name(readers[0]), index, bias)
+    return _Slot(_name(node), -1, None)
+
+
+def _renormed(
+    graph: Any, node: Any, wanted: Moments, outputs: Sequence[str], onnx: Any
+) -> list[Any]:
+    """Operators that give the output of a node other moments, and tell which it had."""
+    name, (mean, gain) = node.output[0], outputs
+    shape = [1] * wanted.rank
+    shape[1 if node.op_type == "Conv" else -1] = -1
+
+    def constant(key: str, array: Array) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}.measured.{key}"))
+        return f"{name}.measured.{key}"
+
+    def op(kind: str, inputs: Sequence[str], output: str = "", **settings: Any) -> str:
+        output = output or f"{name}.measured.{len(made)}"
+        made.append(onnx.helper.make_node(kind, list(inputs), [output], **settings))
+        return output
+
+    made: list[Any] = []
+    node.output[0] = f"{name}.measured"
+    axes = constant("axes", np.array(_axes(node.op_type, wanted.rank), np.int64))
+    to = constant("to", wanted.mean.reshape(shape).astype(np.float32))
+    deviation = constant("deviation", wanted.deviation.reshape(shape).astype(np.float32))
+    least, low, high = (constant(k, np.array(v, np.float32)) for k, v in (
+        ("least", SMALLEST), ("low", 1 / MOST_GAIN), ("high", MOST_GAIN)))
+    op("ReduceMean", [node.output[0], axes], mean, keepdims=1)
+    centred = op("Sub", [node.output[0], mean])
+    variance = op("ReduceMean", [op("Mul", [centred, centred]), axes], keepdims=1)
+    ratio = op("Div", [deviation, op("Sqrt", [op("Max", [variance, least])])])
+    varies = op("And", [op("Greater", [variance, least]), op("Greater", [deviation, least])])
+    one = constant("one", np.array(1, np.float32))
+    op("Where", [varies, op("Clip", [ratio, low, high]), one], gain)
+    op("Add", [op("Mul", [centred, gain]), to], name)
+    return made
+
+
+def _axes(kind: str, rank: int) -> tuple[int, ...]:
+    """All but that of the channels."""
+    channel = 1 if kind == "Conv" else rank - 1
+    return tuple(i for i in range(rank) if i != channel)
+
+
+def _nodes(model: FloatOnnx) -> dict[str, Any]:
+    """The node of each weight that a single layer reads."""
+    count = Counter(x.weight for x in model.layers)
+    by_name: dict[str, OnnxLayer] = {x.node: x for x in model.layers if count[x.weight] == 1}
+    return {by_name[_name(n)].weight: n for n in model.proto.graph.node if _name(n) in by_name}
+
+
+def _name(node: Any) -> str:
+    return str(node.name or node.output[0])
