@@ -238,6 +238,7 @@ def workflow(
     report: Annotated[Path | None, typer.Option(help="An .html file for the whole story.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Layers at a time, each on a core.")] = 1,
 ) -> int:
     """Quantize a network by the cheapest way that is good enough.
 
@@ -257,13 +258,14 @@ def workflow(
         raise BadInput(f"`--seed` must be at least 0; got {seed}")
     if group is not None and group < 2:
         raise BadInput(f"`--group` must be at least 2; got {group}")
+    _require_jobs(jobs)
     if judge is not None and judge not in JUDGES:
         raise BadInput(f"`--judge` must be one of {', '.join(JUDGES)}; got {judge}")
     page = None if report is None else _writable(report, "--report")
     target = None if output is None else _writable(output)
     if page is not None and page == target:
         raise BadInput(f"`--report` must not be the output; got {report}")
-    settings = Settings(bits, max_drop, page, as_json, seed, group, labels, groups, judge)
+    settings = Settings(bits, max_drop, page, as_json, seed, group, labels, groups, judge, jobs)
     if model is None:
         given = {"--data": data, "--output": output, "--group": group, "--labels": labels,
                  "--groups": groups, "--judge": judge, "--shifted": shifted}

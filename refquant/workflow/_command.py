@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     labels: str | None = None
     groups: str | None = None
     judge: str | None = None
+    jobs: int = 1
 
 
 def workflow(settings: Settings) -> int:

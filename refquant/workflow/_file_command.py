@@ -14,6 +14,7 @@ from refquant.interop.onnx_float import FloatOnnx, open_float, run_values
 from refquant.metrics import sqnr
 from refquant.quantizers.uniform import Uniform
 from refquant.workflow._command import Settings, publish
+from refquant.workflow._jobs import threads
 from refquant.workflow._quantize import BATCH, batch_of, chosen_layers, read_inputs
 from refquant.workflow._story import GroupRow, Moved, Story, rows_of
 from refquant.workflow._terminal import console_of
@@ -142,8 +143,10 @@ def workflow_file(
                                bits=settings.bits, group_size=settings.group, output=subject.output)
         blamed_by = partial(blame, model, batches=subject.batches(few), output=subject.output,
                             judge=lambda got: score(got, few), progress=heard)
-        found = climb_file(model, rungs, lambda file: score(subject.run(choose, file)), blamed_by,
-                           baseline=baseline, max_drop=settings.max_drop / 100, progress=heard)
+        with threads(settings.jobs):
+            found = climb_file(
+                model, rungs, lambda file: score(subject.run(choose, file)), blamed_by,
+                baseline=baseline, max_drop=settings.max_drop / 100, progress=heard)
         bar.update(task, description="judging", total=None)
         best = found.climb.candidate
         last = _Judged(judge, subject.run(judge), subject.run(judge, best))

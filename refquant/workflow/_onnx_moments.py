@@ -62,16 +62,19 @@ def repairs(
     onnx = require_onnx()
     proto = onnx.ModelProto.FromString(content)
     outputs = {name: [f"{name}.measured.{k}" for k in ("mean", "gain")] for name in wanted}
-    layers = {_name(node): weight for weight, node in _nodes(model).items()}
+    nodes_of = _nodes(model)
+    layers = {_name(node): weight for weight, node in nodes_of.items()}
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
     for node in nodes:
         proto.graph.node.append(node)
         weight = layers.get(_name(node), "")
         if weight in wanted:
-            behind = proto.graph.node[-1]
+            to = wanted[weight]
+            if _slot(model, weight) is None:        # its bias cannot be multiplied: only the mean
+                to = to._replace(deviation=np.zeros_like(to.deviation))
             proto.graph.node.extend(
-                _renormed(proto.graph, behind, wanted[weight], outputs[weight], onnx))
+                _renormed(proto.graph, proto.graph.node[-1], to, outputs[weight], onnx))
     measured = model._replace(proto=proto)
     names = [n for pair in outputs.values() for n in pair]
     rows = list(run_values(measured, batches, names))
@@ -80,9 +83,9 @@ def repairs(
         m, g = (np.mean([np.asarray(r[n], np.float64) for r in rows], axis=0).ravel()
                 for n in (mean, gain))
         slot = _slot(model, weight)
-        if slot is None:                        # its bias is computed: it cannot be multiplied
-            g = np.ones_like(g)
-        bias = 0.0 if slot is None or slot.bias is None else slot.bias.astype(np.float64)
+        # What stands in an Add behind the layer was not in what was measured.
+        inside = slot is not None and slot.node == _name(nodes_of[weight])
+        bias = slot.bias.astype(np.float64) if inside and slot and slot.bias is not None else 0.0
         found[weight] = Repair(g, (g - 1) * bias + wanted[weight].mean - g * m)
     return found
 

@@ -42,7 +42,7 @@ from refquant.workflow.quantize import (
     scales_by_awq,
     scales_by_smoothquant,
 )
-from refquant.workflow.weights import Method, Seen, by_adaround, by_gptq, clipped, nearest
+from refquant.workflow.weights import Seen, by_adaround, by_gptq, clipped, nearest
 
 __all__ = ["Blame", "File", "FileClimb", "FileRung", "Recipe", "blame", "climb_file",
            "output_of", "rungs_for_file", "sparing", "written"]
@@ -206,8 +206,11 @@ def rungs_for_file(
         raise ValueError("`model` must have a layer to quantize; got none")
     moments = cache(lambda: moments_of(model, batches))
 
-    def recipe(method: Method, divide: Mapping[str, Array] | None = None) -> Recipe:
-        made = quantize_layers(model, method, bits=dict.fromkeys(layers, bits),
+    def recipe(
+        method: Callable[..., CodedWeight], divide: Mapping[str, Array] | None = None,
+        draws: np.random.Generator | None = None,
+    ) -> Recipe:
+        made = quantize_layers(model, method, bits=dict.fromkeys(layers, bits), rng=draws,
                                group_size=group_size, seen=seen, divide=divide)
         return Recipe(made.weights, activation_plan(model, seen, divide), divide or {}, {})
 
@@ -242,7 +245,6 @@ def rungs_for_file(
         return measured(Recipe(chosen, activation_plan(model, seen), {}, {}))
 
     best_range = cache(lambda: recipe(clipped))
-    learned = partial(by_adaround, rng=rng)
     rungs: dict[str, FileRung] = {
         "nearest": lambda: written(model, recipe(nearest)),
         "clip": lambda: written(model, best_range()),
@@ -256,7 +258,7 @@ def rungs_for_file(
         rungs["AWQ"] = lambda: measured(
             recipe(by_gptq, scales_by_awq(model, seen, bits=bits, group_size=group_size)))
     if total <= MOST_LEARNED:
-        rungs["AdaRound"] = lambda: measured(recipe(learned))
+        rungs["AdaRound"] = lambda: measured(recipe(by_adaround, draws=rng))
     return rungs | {"mixed": by_program}
 
 

@@ -73,7 +73,8 @@ def test_a_point_of_float_is_reached_with_fewer_bits_than_uniform_int8(bits, las
 def test_weights_have_the_levels_that_their_bits_allow():
     rungs = rungs_for(NODES, VALUES, {"x": DATA.x_train[:64]}, bits=3,
                       labels=DATA.y_train[:64], steps=3)
-    assert list(rungs) == ["nearest", "per channel", "repaired", "GPTQ", "mixed", "trained"]
+    assert list(rungs) == ["nearest", "per channel", "repaired", "moments", "GPTQ", "mixed",
+                           "trained"]
     for name in ("nearest", "GPTQ", "trained"):
         made = rungs[name]()
         for weight in weight_names(NODES):
@@ -83,6 +84,23 @@ def test_weights_have_the_levels_that_their_bits_allow():
     mixed = rungs["mixed"]()
     assert 3 < mixed.bits <= 4
     assert set(mixed.plan) == set(made.plan)
+
+
+def test_moments_bring_two_bits_from_a_third_to_nine_tenths():
+    """No label, no gradient: what measuring batch norms again does."""
+    rungs = rungs_for(NODES, VALUES, {"x": DATA.x_train[:300]}, bits=2)
+    plain, means, both = (accuracy(rungs[n]()) for n in ("per channel", "repaired", "moments"))
+    assert plain < 0.5
+    assert means < 0.9
+    assert both > 0.93
+
+
+def test_bytes_are_those_of_the_codes():
+    count = sum(VALUES[n].size for n in weight_names(NODES))
+    made = Candidate(NODES, VALUES, {}, 4)
+    assert made.size == count / 2
+    assert climb({"a": lambda: made}, lambda c: 1.0, baseline=1.0,
+                 max_drop=0.0).steps[0].size == made.size
 
 
 def test_nothing_is_trained_without_labels_and_nothing_made_too_early():

@@ -143,6 +143,19 @@ def test_a_weight_that_a_branch_reads_too_stays_for_it(tmp_path):
         assert found.sqnr > 30
 
 
+@pytest.mark.parametrize("method", ["smoothquant", "awq"])
+@pytest.mark.parametrize("keep", [(), ("--keep", "w"), ("--keep", "v")], ids=" ".join)
+def test_a_layer_that_is_kept_makes_up_for_the_division_of_what_it_reads(tmp_path, method, keep):
+    written(tmp_path, [("MatMul", ["x", "w"], "a", {}), ("MatMul", ["x", "v"], "b", {}),
+                       ("Add", ["a", "b"], "y", {})], ["y"], {"w": W, "v": W[::-1]})
+    x = np.load(tmp_path / "data.npz")["x"] * np.float32([100, 10, 1, 1, 1, 1, 0.1, 0.01])
+    np.savez(tmp_path / "data.npz", x=x)
+    status, out = command(tmp_path, tmp_path, "--method", method, *keep)
+    assert status == 0
+    (found,) = compare(open_float(tmp_path / "model.onnx"), out.read_bytes(), [{"x": x}])
+    assert found.sqnr > 35
+
+
 def test_a_batch_that_is_not_whole_and_a_single_number_are_refused(tmp_path, capsys):
     written(tmp_path, ONE, ["y"], {"w": W}, batch=5)
     assert command(tmp_path, tmp_path)[0] == 2

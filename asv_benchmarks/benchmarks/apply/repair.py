@@ -6,6 +6,7 @@ from benchmarks.common import QUICK, Quality
 from refquant.apply.repair import (
     correct_biases,
     correct_biases_without_data,
+    correct_moments,
     equalize,
     norm_statistics,
 )
@@ -17,7 +18,7 @@ from refquant.nn.small_models import SEPARABLE, split, trained
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import symmetric
 
-METHODS = ["none", "empirical", "analytic", "equalized", "equalized, empirical"]
+METHODS = ["none", "empirical", "moments", "analytic", "equalized", "equalized, empirical"]
 
 
 class Repair(Quality):
@@ -38,6 +39,8 @@ class Repair(Quality):
              for n, v in values.items()}
         if method.endswith("empirical"):
             q = correct_biases(nodes, values, q, {"x": self.data.x_train[:256]})
+        if method == "moments":
+            q = correct_moments(nodes, values, q, {"x": self.data.x_train[:256]})
         if method == "analytic":
             q = correct_biases_without_data(nodes, values, q, statistics)
         return nodes, q

@@ -9,7 +9,7 @@ from refquant.workflow import ladder
 
 
 class Ladder(Quality):
-    params = (["nearest", "per channel", "repaired", "GPTQ", "mixed", "trained"],)
+    params = (["nearest", "per channel", "repaired", "moments", "GPTQ", "mixed", "trained"],)
     param_names = ("impl",)
 
     def setup(self, impl):
