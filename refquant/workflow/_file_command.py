@@ -188,10 +188,9 @@ def _read(
                 found.append(None)
                 continue
             array = npz_member(archive, names[name])
-            kinds = "iub" if kind == "--labels" else "iubU"
-            if array.dtype.kind not in kinds or not array.ndim or len(array) != n or (
+            if array.dtype.kind not in "iub" or not array.ndim or len(array) != n or (
                     kind == "--groups" and array.ndim != 1):
-                what = "whole numbers" if kind == "--labels" else "one number or name"
+                what = "whole numbers" if kind == "--labels" else "one whole number"
                 raise ValueError(f"`{name}` must hold {what} for each of {n} examples; "
                                  f"got {array.dtype} of shape {array.shape}")
             found.append(array)
@@ -248,7 +247,7 @@ def _groups(by: _Judge, seen: _Judged, rng: np.random.Generator) -> list[GroupRo
     told, groups = _answers(by, seen), seen.examples.groups
     if told is not None:
         made = by_subgroup(*told, told.labels if groups is None else groups, rng=rng)
-        kind = "" if groups is not None else "class " if by.measure == "accuracy" else "answer "
+        kind = "group " if groups is not None else "class " if by.measure == "accuracy" else "answer "
         return [row._replace(name=f"{kind}{row.name}") for row in rows_of(made)]
     if groups is None:
         return []
@@ -257,7 +256,7 @@ def _groups(by: _Judge, seen: _Judged, rng: np.random.Generator) -> list[GroupRo
     for name in np.unique(groups):
         mine = groups == name
         d = paired_drop(before[mine], after[mine], rng=rng)
-        rows.append(GroupRow(str(name), int(mine.sum()), d.before, d.after, d.drop, *d.interval))
+        rows.append(GroupRow(f"group {name}", int(mine.sum()), d.before, d.after, d.drop, *d.interval))
     return sorted(rows, key=lambda row: -row.drop)
 
 

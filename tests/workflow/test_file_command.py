@@ -29,7 +29,7 @@ X, Y = DATA.x_test[:240], DATA.y_test[:240]
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     (path / "model.onnx").write_bytes(CONTENT)
-    np.savez(path / "data.npz", x=X, labels=Y, hand=np.where(np.arange(240) % 3, "left", "right"),
+    np.savez(path / "data.npz", x=X, labels=Y, hand=np.where(np.arange(240) % 3, 1, 7),
              wrong=Y + 20, half=Y / 2, short=Y[:5], both=np.stack([Y, Y], 1))
     np.savez(path / "images.npz", x=X)
     np.savez(path / "few.npz", x=X[:20])
@@ -53,7 +53,7 @@ def test_the_file_that_is_written_is_the_one_that_was_judged(folder, tmp_path, c
     assert told["rungs"][-1]["name"] == told["kept"]
     assert told["rungs"][-1]["size"] == out.stat().st_size < 0.3 * len(CONTENT)
     assert told["rungs"][-1]["bits"] == 4
-    assert {g["name"] for g in told["groups"]} == {"left", "right"}
+    assert {g["name"] for g in told["groups"]} == {"group 1", "group 7"}
     assert sum(g["n"] for g in told["groups"]) == 80
     assert len(told["layers"]) == 10
     gains = [layer["gain"] for layer in told["layers"]]
@@ -184,8 +184,8 @@ def test_points_too_fine_for_the_examples_are_told(folder, capsys):
     (("--labels", "half"), "`half` must hold whole numbers for each of 240 examples"),
     (("--labels", "short"), "`short` must hold whole numbers for each of 240 examples"),
     (("--labels", "both"), "`logits` must have a column for each class"),
-    (("--groups", "both"), "`both` must hold one number or name for each of 240 examples"),
-    (("--groups", "half"), "`half` must hold one number or name"),
+    (("--groups", "both"), "`both` must hold one whole number for each of 240 examples"),
+    (("--groups", "half"), "`half` must hold one whole number"),
     (("--shifted", "nowhere.npz"), "`--shifted` must be a file; got nowhere.npz"),
     (("-o", "/no/such/folder/out.onnx"), "`--output` must lie in an existing folder"),
     (("--report", "/no/such/folder/r.html"), "`--report` must lie in an existing folder"),
