@@ -225,7 +225,7 @@ def workflow(
         str | None, typer.Option(help="Array of --data with the classes; labels if it is there.")
     ] = None,
     groups: Annotated[
-        str | None, typer.Option(help="Array of --data with the subgroup of each example, a number.")
+        str | None, typer.Option(help="Array of --data with the number of each example's subgroup.")
     ] = None,
     judge: Annotated[
         str | None,

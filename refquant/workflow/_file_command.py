@@ -247,8 +247,9 @@ def _groups(by: _Judge, seen: _Judged, rng: np.random.Generator) -> list[GroupRo
     told, groups = _answers(by, seen), seen.examples.groups
     if told is not None:
         made = by_subgroup(*told, told.labels if groups is None else groups, rng=rng)
-        kind = "group " if groups is not None else "class " if by.measure == "accuracy" else "answer "
-        return [row._replace(name=f"{kind}{row.name}") for row in rows_of(made)]
+        kind = "class" if by.measure == "accuracy" else "answer"
+        return [row._replace(name=f"{kind if groups is None else 'group'} {row.name}")
+                for row in rows_of(made)]
     if groups is None:
         return []
     before, after = seen.scores(by)
@@ -256,7 +257,8 @@ def _groups(by: _Judge, seen: _Judged, rng: np.random.Generator) -> list[GroupRo
     for name in np.unique(groups):
         mine = groups == name
         d = paired_drop(before[mine], after[mine], rng=rng)
-        rows.append(GroupRow(f"group {name}", int(mine.sum()), d.before, d.after, d.drop, *d.interval))
+        rows.append(GroupRow(f"group {name}", int(mine.sum()), d.before, d.after, d.drop,
+                             *d.interval))
     return sorted(rows, key=lambda row: -row.drop)
 
 
