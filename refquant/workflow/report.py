@@ -207,6 +207,12 @@ def examine_all(
     list of TensorReport
         In the order of `stored`, the same on every backend.
 
+    Raises
+    ------
+    ValueError
+        If a tensor cannot be read where it is examined: a damaged file, or a worker that does
+        not have it.
+
     Notes
     -----
     The largest come first, or the last of the workers might be left alone with them.
@@ -263,7 +269,12 @@ def suggestion(report: TensorReport, *, sqnr: float = 20.0) -> str | None:
 
 
 def _examined(place: int, tensor: Stored) -> tuple[int, TensorReport]:
-    return place, examine(tensor.name, tensor.read())
+    try:
+        array = tensor.read()
+    except OSError as err:
+        raise ValueError(f"`{tensor.name}` must lie in a file that can be read; "
+                         f"got {err}") from None
+    return place, examine(tensor.name, array)
 
 
 def _parts(rows: Array) -> Iterator[Array]:

@@ -191,6 +191,13 @@ def test_the_largest_tensors_come_first_and_reports_in_the_order_of_the_file():
     assert [r.name for r in found] == ["small", "large", "middle"]
 
 
+def test_a_file_that_is_not_there_any_more_is_said(file):
+    stored = tensors_of(file)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"`layer\.weight` must lie in a file that can"):
+        examine_all(stored)
+
+
 def test_jobs_change_no_byte(file, tmp_path, capsys):
     pages = []
     for jobs in ("1", "2", "5"):
