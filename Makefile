@@ -1,6 +1,6 @@
 .PHONY: test lint types bench-quick bench book tour ci
 
-test:        ; python -m pytest
+test:        ; python -m pytest -n auto
 lint:        ; python -m ruff check .
 types:       ; python -m mypy
 bench-quick: ; refquant bench --quick

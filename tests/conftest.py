@@ -1,9 +1,13 @@
-"""Hypothesis profiles, chosen by HYPOTHESIS_PROFILE; the long sweeps, only when asked for."""
+"""Hypothesis profiles, chosen by HYPOTHESIS_PROFILE; workers; long sweeps, only when asked for."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:         # one of as many as there are cores: it has one
+    for library in ("OPENBLAS", "OMP", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")    # read when NumPy is imported
 
 settings.register_profile(
     "ci",
