@@ -122,7 +122,8 @@ def test_the_pullback_is_linear_and_can_be_called_again(name):
 
 @pytest.mark.parametrize("f", [
     partial(lsq, qmin=-(2**15), qmax=2**15 - 1), partial(pact, bits=16), partial(tqt, bits=16),
-    partial(dorefa_activation, bits=16), partial(dorefa_weight, bits=16)], ids=lambda f: f.func.__name__)
+    partial(dorefa_activation, bits=16), partial(dorefa_weight, bits=16)],
+    ids=lambda f: f.func.__name__)
 def test_at_16_bits_nothing_happens_inside_the_range(f):
     x = np.linspace(0.01, 0.99, 50)
     parameters = {"lsq": (2.0**-14,), "pact": (1.0,), "tqt": (0.0,)}.get(f.func.__name__, ())
