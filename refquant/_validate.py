@@ -19,9 +19,11 @@ __all__ = [
     "require_kind",
     "require_no_nan",
     "require_nonempty",
+    "require_not_negative",
     "require_number",
     "require_positive",
     "require_same_shape",
+    "require_symmetric",
 ]
 
 
@@ -102,6 +104,14 @@ def require_number(name: str, p: float) -> None:
         raise TypeError(f"`{name}` must be a real number; got {p!r}")
 
 
+def require_not_negative(name: str, p: float) -> None:
+    """Raise unless `p` is one finite number, at least 0."""
+    require_number(name, p)
+    if not p >= 0:                              # also for NaN
+        raise ValueError(f"`{name}` must not be negative; got {p}")
+    require_finite(name, np.asarray(p))
+
+
 def require_fraction(name: str, p: float) -> None:
     """Raise unless ``0 < p <= 1``."""
     require_number(name, p)
@@ -161,6 +171,23 @@ def require_same_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Raise unless `array` has exactly this `shape`."""
     if np.shape(array) != shape:
         raise ValueError(f"`{name}` must have shape {shape}; got {np.shape(array)}")
+
+
+def require_symmetric(name: str, matrix: Array) -> None:
+    """Raise if a square `matrix` is not its own transpose, up to a thousandth of its diagonal.
+
+    Sums in float32 may differ by their order on the two sides. Half a matrix may not pass: a
+    factorization reads one side alone and would not notice.
+    """
+    n, block = len(matrix), 256         # tiles that both fit a cache: one side is read by columns
+    allowed = 1e-3 * np.abs(np.diag(matrix)).max(initial=0)
+    for i in range(0, n, block):
+        for j in range(0, i + 1, block):
+            below = matrix[i : i + block, j : j + block]
+            apart = np.abs(below - matrix[j : j + block, i : i + block].T).max()
+            if not apart <= allowed:
+                raise ValueError(
+                    f"`{name}` must be symmetric; got entries that are {apart:.3g} apart")
 
 
 def require_broadcastable(name: str, parameter: Array, shape: tuple[int, ...]) -> None:

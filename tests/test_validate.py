@@ -20,7 +20,9 @@ from refquant._validate import (
     require_kind,
     require_no_nan,
     require_nonempty,
+    require_not_negative,
     require_positive,
+    require_symmetric,
 )
 
 anything = hnp.arrays(
@@ -116,6 +118,12 @@ def test_broadcastable_means_that_the_result_has_the_shape_of_the_data(parameter
          "`x` must not be empty; got shape (0, 3)"),
         (lambda: require_positive("scale", np.array([1.0, 0.0])), ValueError,
          "`scale` must be positive and finite; got 0.0"),
+        (lambda: require_not_negative("p", -1), ValueError, "`p` must not be negative; got -1"),
+        (lambda: require_not_negative("p", np.nan), ValueError,
+         "`p` must not be negative; got nan"),
+        (lambda: require_not_negative("p", np.inf), ValueError, "`p` must be finite; got inf"),
+        (lambda: require_symmetric("h", np.array([[1.0, 0.5], [0.0, 1.0]])), ValueError,
+         "`h` must be symmetric; got entries that are 0.5 apart"),
         (lambda: require_fraction("p", 0), ValueError, "`p` must lie in (0, 1]; got 0"),
         (lambda: require_fraction("p", 1.5), ValueError, "`p` must lie in (0, 1]; got 1.5"),
         (lambda: require_fraction("p", np.nan), ValueError, "`p` must lie in (0, 1]; got nan"),

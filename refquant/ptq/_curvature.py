@@ -7,8 +7,9 @@ from refquant._types import Array
 from refquant._validate import (
     as_reals,
     require_finite,
-    require_number,
+    require_not_negative,
     require_same_shape,
+    require_symmetric,
 )
 
 __all__ = ["damped", "inverse_factor", "unit_upper", "with_diagonal"]
@@ -37,9 +38,8 @@ def with_diagonal(weight: Array, hessian: Array, damping: float) -> tuple[Array,
     require_same_shape("hessian", hessian, (n, n))
     require_finite("weight", weight)
     require_finite("hessian", hessian)
-    require_number("damping", damping)
-    if not damping >= 0:
-        raise ValueError(f"`damping` must not be negative; got {damping}")
+    require_symmetric("hessian", hessian)
+    require_not_negative("damping", damping)
     diagonal = np.diag(hessian).astype(np.float64)
     dead = diagonal == 0
     if dead.any():

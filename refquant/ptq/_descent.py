@@ -18,9 +18,9 @@ __all__ = ["Adam", "require_layer"]
 
 
 def require_layer(
-    weight: Array, x: Array, target: Array, steps: int, batch: int
+    weight: Array, x: Array, target: Array, bias: Array | None, steps: int, batch: int
 ) -> tuple[Array, Array, Array]:
-    """Weight, inputs and targets as arrays: finite reals that fit each other."""
+    """Weight, inputs and targets as arrays: finite reals that fit each other, and the bias."""
     weight, x, target = (as_reals(name, value) for name, value in (
         ("weight", weight), ("x", x), ("target", target)))
     if x.ndim < 2:
@@ -31,6 +31,10 @@ def require_layer(
     require_nonempty("x", x)
     for name, value in (("weight", weight), ("x", x), ("target", target)):
         require_finite(name, value)
+    if bias is not None:
+        bias = as_reals("bias", bias)
+        require_same_shape("bias", bias, weight.shape[:1])
+        require_finite("bias", bias)
     require_int("steps", steps, 0)
     require_int("batch", batch, 1)
     return weight, x, target

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_number
+from refquant._validate import require_not_negative
 from refquant.ptq._descent import Adam, require_layer
 from refquant.ptq.adaround import Activation, identity
 from refquant.quantizers.uniform import Uniform
@@ -113,7 +113,8 @@ def adaquant(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a number is not finite, or `steps` or `batch` is out of range.
+        If the shapes do not fit, a number is not finite, or a rate, `steps` or `batch` is out of
+        range.
 
     Notes
     -----
@@ -137,9 +138,9 @@ def adaquant(
     >>> bool(r.losses[-1] < 0.1 * r.losses[0])
     True
     """
-    weight, x, target = require_layer(weight, x, target, steps, batch)
+    weight, x, target = require_layer(weight, x, target, bias, steps, batch)
     for name, number in (("rate", rate), ("scale_rate", scale_rate), ("bias_rate", bias_rate)):
-        require_number(name, number)
+        require_not_negative(name, number)
     zero = np.asarray(quantizer.zero_point)
     low, high = quantizer.qmin - zero, quantizer.qmax - zero
     w = weight.astype(np.float64)

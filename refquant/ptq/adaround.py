@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_number
+from refquant._validate import require_not_negative
 from refquant.ptq._descent import Adam, require_layer
 from refquant.quantizers.uniform import Uniform
 
@@ -222,7 +222,8 @@ def adaround(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a number is not finite, or `steps` or `batch` is out of range.
+        If the shapes do not fit, a number is not finite, or `rate`, `penalty`, `steps` or `batch`
+        is out of range.
 
     Notes
     -----
@@ -241,8 +242,9 @@ def adaround(
     >>> adaround(w, x, x @ w.T, grid, rng=rng, penalty=0.1).codes       # their sum is 1.15
     array([[1, 0, 0]], dtype=int32)
     """
-    weight, x, target = require_layer(weight, x, target, steps, batch)
-    require_number("penalty", penalty)
+    weight, x, target = require_layer(weight, x, target, bias, steps, batch)
+    require_not_negative("rate", rate)
+    require_not_negative("penalty", penalty)
     scaled = weight.astype(np.float64) / quantizer.scale
     floor, zero = np.floor(scaled), np.asarray(quantizer.zero_point)
     low, high = quantizer.qmin - zero, quantizer.qmax - zero

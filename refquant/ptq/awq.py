@@ -23,7 +23,9 @@ from refquant._validate import (
     require_finite,
     require_fraction,
     require_int,
+    require_not_negative,
     require_same_shape,
+    require_symmetric,
 )
 from refquant.calibration.second_moment import output_error
 from refquant.granularity import group, ungroup
@@ -71,6 +73,11 @@ def activation_scale(activation: Array, power: float) -> Array:
     ndarray of float64, shape (in,)
         Positive.
 
+    Raises
+    ------
+    ValueError
+        If `activation` or `power` is negative or not finite.
+
     References
     ----------
     Lin et al., 2024, arXiv:2306.00978, eq. (5); the centring is that of the authors' code.
@@ -80,6 +87,8 @@ def activation_scale(activation: Array, power: float) -> Array:
     >>> activation_scale(np.array([4.0, 1.0, 0.0]), 0.5).round(4)
     array([1.4142, 0.7071, 1.    ])
     """
+    activation = _magnitudes(activation)
+    require_not_negative("power", power)
     alive = activation > 0
     scale = np.ones(activation.shape)
     if alive.any():
@@ -119,8 +128,8 @@ def search_scale(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a number is not finite, `activation` is negative, or
-        `round_trip` returns NaN.
+        If the shapes do not fit, a number is not finite, `hessian` is not symmetric, `activation`
+        is negative, or `round_trip` returns NaN.
 
     Notes
     -----
@@ -140,16 +149,15 @@ def search_scale(
     >>> bool(found.losses.min() < found.losses[0])
     True
     """
-    activation = as_reals("activation", activation)
-    require_finite("activation", activation)
+    activation = _magnitudes(activation)
     require_int("steps", steps, 1)
-    if (activation < 0).any():
-        raise ValueError(f"`activation` must hold magnitudes, at least 0; got {activation.min()}")
     hessian, weights = as_reals("hessian", hessian), [as_reals("weights", w) for w in weights]
-    require_finite("hessian", hessian)
     for weight in weights:
         require_finite("weights", weight)
         require_same_shape("activation", activation, weight.shape[1:])
+    require_same_shape("hessian", hessian, activation.shape * 2)
+    require_finite("hessian", hessian)
+    require_symmetric("hessian", hessian)
     losses = np.empty(steps)
     for k in range(steps):
         scale = activation_scale(activation, k / steps)
@@ -199,7 +207,7 @@ def clip_groups(
     ------
     ValueError
         If `group_size` does not divide the columns, the shapes do not fit, a number is not
-        finite, or `shrink` does not lie in (0, 1].
+        finite, `hessian` is not symmetric, or `shrink` does not lie in (0, 1].
 
     References
     ----------
@@ -226,6 +234,7 @@ def clip_groups(
     require_same_shape("hessian", hessian, (n, n))
     require_finite("weight", weight)
     require_finite("hessian", hessian)
+    require_symmetric("hessian", hessian)
     blocks = group(weight.astype(np.float64), group_size)
     count = n // group_size
     diagonal = hessian.reshape(count, group_size, count, group_size)[
@@ -240,3 +249,11 @@ def clip_groups(
         best = np.where(error < least, clipped, best)
         least = np.minimum(error, least)
     return ungroup(best).astype(weight.dtype)
+
+
+def _magnitudes(activation: Array) -> Array:
+    activation = as_reals("activation", activation)
+    require_finite("activation", activation)
+    if (activation < 0).any():
+        raise ValueError(f"`activation` must hold magnitudes, at least 0; got {activation.min()}")
+    return activation

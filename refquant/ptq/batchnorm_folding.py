@@ -23,7 +23,12 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_number, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_not_negative,
+    require_same_shape,
+)
 
 __all__ = ["Folded", "channel_factors", "fold", "fold_forward"]
 
@@ -67,8 +72,7 @@ def channel_factors(gamma: Array, variance: Array, *, epsilon: float) -> Array:
     Raises
     ------
     ValueError
-        If an argument is not finite, a variance is negative, or a variance and `epsilon` are
-        both zero.
+        If an argument is not finite, a variance or `epsilon` is negative, or both are zero.
 
     References
     ----------
@@ -80,7 +84,7 @@ def channel_factors(gamma: Array, variance: Array, *, epsilon: float) -> Array:
     array([  2.994018, -94.86833 ])
     """
     gamma, variance = as_reals("gamma", gamma), as_reals("variance", variance)
-    require_number("epsilon", epsilon)
+    require_not_negative("epsilon", epsilon)
     require_same_shape("variance", variance, gamma.shape)
     require_finite("gamma", gamma)
     require_finite("variance", variance)
@@ -126,7 +130,8 @@ def fold(
     Raises
     ------
     ValueError
-        If a shape does not fit or `channel_factors` refuses its arguments.
+        If a shape does not fit, a number is not finite, or `channel_factors` refuses its
+        arguments.
 
     Notes
     -----
@@ -147,11 +152,14 @@ def fold(
     >>> folded.weight.round(8), folded.bias.round(8)
     (array([[2.39521435]]), array([-0.69820538]))
     """
-    weight = as_reals("weight", weight)
+    weight, beta, mean = _checked(weight, beta, mean)
     factors = channel_factors(gamma, variance, epsilon=epsilon)
     shape = weight.shape[:1]
-    given = {"gamma": gamma, "beta": beta, "mean": mean}
-    for name, array in given.items() if bias is None else {**given, "bias": bias}.items():
+    given = {"gamma": factors, "beta": beta, "mean": mean}
+    if bias is not None:
+        given["bias"] = bias = as_reals("bias", bias)
+        require_finite("bias", bias)
+    for name, array in given.items():
         require_same_shape(name, array, shape)
     rows = factors.reshape(-1, *(1,) * (weight.ndim - 1))
     start = np.zeros(shape) if bias is None else bias.astype(np.float64)
@@ -190,7 +198,8 @@ def fold_forward(
     Raises
     ------
     ValueError
-        If a shape does not fit or `channel_factors` refuses its arguments.
+        If a shape does not fit, a number is not finite, or `channel_factors` refuses its
+        arguments.
 
     Notes
     -----
@@ -212,14 +221,25 @@ def fold_forward(
     >>> folded.weight, folded.bias
     (array([[4. , 1.5]]), array([25.]))
     """
-    weight = as_reals("weight", weight)
+    weight, beta, mean = _checked(weight, beta, mean)
     factors = channel_factors(gamma, variance, epsilon=epsilon)
-    for name, array in {"gamma": gamma, "beta": beta, "mean": mean}.items():
+    for name, array in {"gamma": factors, "beta": beta, "mean": mean}.items():
         require_same_shape(name, array, weight.shape[-1:])
     wide = weight.astype(np.float64)
     shift = beta.astype(np.float64) - mean.astype(np.float64) * factors
     moved = (wide * shift).reshape(len(weight), -1).sum(1)
     if bias is not None:
+        bias = as_reals("bias", bias)
         require_same_shape("bias", bias, weight.shape[:1])
+        require_finite("bias", bias)
         moved = moved + bias
     return Folded((wide * factors).astype(weight.dtype), moved.astype(weight.dtype))
+
+
+def _checked(weight: Array, beta: Array, mean: Array) -> tuple[Array, Array, Array]:
+    """Finite reals; gamma and variance are the business of `channel_factors`."""
+    weight, beta, mean = (as_reals(name, array) for name, array in (
+        ("weight", weight), ("beta", beta), ("mean", mean)))
+    for name, array in (("weight", weight), ("beta", beta), ("mean", mean)):
+        require_finite(name, array)
+    return weight, beta, mean

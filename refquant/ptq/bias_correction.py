@@ -23,7 +23,13 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_nonempty, require_same_shape
+from refquant._validate import (
+    as_data,
+    as_reals,
+    require_finite,
+    require_nonempty,
+    require_same_shape,
+)
 from refquant.granularity import all_but
 
 __all__ = ["Restored", "analytic", "clipped_normal", "empirical", "restore_moments", "window_share"]
@@ -124,7 +130,7 @@ def analytic(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or a number is not finite.
 
     References
     ----------
@@ -137,9 +143,12 @@ def analytic(
     array([-0.5])
     """
     bias, weight = as_reals("bias", bias), as_reals("weight", weight)
-    quantized = as_reals("quantized", quantized)
+    quantized, input_mean = as_reals("quantized", quantized), as_reals("input_mean", input_mean)
     require_same_shape("quantized", quantized, weight.shape)
     require_same_shape("bias", bias, weight.shape[:1])
+    for name, value in (("bias", bias), ("weight", weight), ("quantized", quantized),
+                        ("input_mean", input_mean), ("share", np.asarray(share))):
+        require_finite(name, value)
     delta = quantized.astype(np.float64) - weight
     if weight.ndim == 4:
         delta = (delta * np.asarray(share, np.float64)[..., None]).sum((1, 2))
@@ -174,7 +183,7 @@ def clipped_normal(
     Raises
     ------
     ValueError
-        If a deviation is negative, or `low` is above `high`.
+        If a deviation is negative, a number is NaN, or `low` is above `high`.
 
     References
     ----------
@@ -192,7 +201,7 @@ def clipped_normal(
     require_same_shape("deviation", deviation, mean.shape)
     if (deviation < 0).any():
         raise ValueError(f"`deviation` must not be negative; got {deviation.min()}")
-    if low > high:
+    if not low <= high:
         raise ValueError(f"`low` must be at most `high`; got {low} and {high}")
     mu = mean.astype(np.float64)
     sigma = np.maximum(deviation.astype(np.float64), SMALLEST_DEVIATION)
@@ -266,10 +275,12 @@ def restore_moments(weight: Array, quantized: Array, *, spread: bool = False) ->
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, a row has no element, or a number is not finite.
 
     Notes
     -----
+    A row of equal codes has no spread to restore: its gain is 1.
+
     The form of the authors' code; the paper's, :math:`\xi (w_q + E w - E w_q)`, multiplies the
     mean by :math:`\xi`. A gain joins the scale, but an offset does not stay on the grid: it
     adds :math:`d \sum_i x_i` to each output, a sum over the input at run time.
@@ -284,8 +295,9 @@ def restore_moments(weight: Array, quantized: Array, *, spread: bool = False) ->
     >>> restored.weight.mean().round(12), restored.offset.round(4)
     (np.float64(0.8), array([[0.1333]]))
     """
-    weight, quantized = as_reals("weight", weight), as_reals("quantized", quantized)
+    weight, quantized = as_data("weight", weight), as_reals("quantized", quantized)
     require_same_shape("quantized", quantized, weight.shape)
+    require_finite("quantized", quantized)
     axes = all_but(0, weight.ndim)
     wide, q = weight.astype(np.float64), quantized.astype(np.float64)
     mean, mean_q = (v.mean(axes, keepdims=True) for v in (wide, q))

@@ -21,7 +21,14 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_not_negative,
+    require_number,
+    require_same_shape,
+)
 
 __all__ = [
     "Absorbed",
@@ -121,7 +128,7 @@ def equalize_pair(first: Array, bias: Array, second: Array) -> EqualizedPair:
     Raises
     ------
     ValueError
-        If the second layer does not read the channels of the first.
+        If the second layer does not read the channels of the first, or a number is not finite.
 
     References
     ----------
@@ -135,8 +142,8 @@ def equalize_pair(first: Array, bias: Array, second: Array) -> EqualizedPair:
     """
     first, second = as_reals("first", first), as_reals("second", second)
     bias = as_reals("bias", bias)
-    require_finite("first", first)
-    require_finite("second", second)
+    for name, array in (("first", first), ("bias", bias), ("second", second)):
+        require_finite(name, array)
     require_same_shape("bias", bias, first.shape[:1])
     axis = _input_axis(second, len(first))
     r1 = np.abs(first.astype(np.float64)).max(tuple(range(1, first.ndim)), initial=0)
@@ -177,7 +184,7 @@ def triple_scales(first: Array, middle: Array, last: Array) -> tuple[Array, Arra
     Raises
     ------
     ValueError
-        If the shapes do not belong together.
+        If the shapes do not belong together, or a number is not finite.
 
     References
     ----------
@@ -188,6 +195,10 @@ def triple_scales(first: Array, middle: Array, last: Array) -> tuple[Array, Arra
     >>> triple_scales(np.array([[8.0]]), np.array([[[[1.0]]]]), np.array([[1.0]]))
     (array([4.]), array([2.]))
     """
+    first, middle, last = (as_reals(name, w) for name, w in (
+        ("first", first), ("middle", middle), ("last", last)))
+    for name, w in (("first", first), ("middle", middle), ("last", last)):
+        require_finite(name, w)
     channels = len(first)
     require_same_shape("middle", middle, (channels, *middle.shape[1:3], 1))
     require_same_shape("last", last, (*last.shape[:-1], channels))
@@ -226,7 +237,8 @@ def equalize_chain(
     Raises
     ------
     ValueError
-        If there are fewer than two layers, or biases of another number.
+        If there are fewer than two layers, or biases of another number; if `tolerance` is
+        negative, or as `equalize_pair`.
 
     References
     ----------
@@ -240,7 +252,14 @@ def equalize_chain(
     ([2.5198, 2.5198, 2.5198], True)
     """
     require_int("most", most, 1)
-    ws, bs = list(weights), list(biases)
+    require_number("tolerance", tolerance)
+    if not tolerance >= 0:
+        raise ValueError(f"`tolerance` must not be negative; got {tolerance}")
+    ws = [as_reals("weights", w) for w in weights]
+    bs = [as_reals("biases", b) for b in biases]
+    for name, arrays in (("weights", ws), ("biases", bs)):
+        for array in arrays:
+            require_finite(name, array)
     if len(ws) < 2 or len(bs) != len(ws):
         raise ValueError(
             f"`weights` must be two or more, with a bias each; got {len(ws)} and {len(bs)}"
@@ -291,7 +310,7 @@ def absorb_bias(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, a number is not finite, or `reach` is negative.
 
     Notes
     -----
@@ -312,10 +331,15 @@ def absorb_bias(
     """
     first, second = as_reals("first", first), as_reals("second", second)
     second_bias = as_reals("second_bias", second_bias)
-    for name, array in {"mean": mean, "deviation": deviation}.items():
+    mean, deviation = as_reals("mean", mean), as_reals("deviation", deviation)
+    for name, array in (("first", first), ("second", second), ("second_bias", second_bias),
+                        ("mean", mean), ("deviation", deviation)):
+        require_finite(name, array)
+    for name, array in (("mean", mean), ("deviation", deviation)):
         require_same_shape(name, array, first.shape)
     require_same_shape("second_bias", second_bias, second.shape[:1])
-    shift = np.maximum(0.0, np.asarray(mean, np.float64) - reach * np.abs(deviation))
+    require_not_negative("reach", reach)
+    shift = np.maximum(0.0, mean.astype(np.float64) - reach * np.abs(deviation))
     axis = _input_axis(second, len(first))
     moved = (second.astype(np.float64) * _along(shift, axis, second.ndim)).reshape(len(second), -1)
     return Absorbed(

@@ -142,8 +142,8 @@ def gptq(
     ------
     ValueError
         If `group_size` does not divide the columns, the shapes do not fit, a number is
-        not finite, `order` is no permutation, or `hessian` is not positive definite even
-        when damped.
+        not finite, `order` is no permutation, or `hessian` is not symmetric, or not positive
+        definite even when damped.
 
     Notes
     -----

@@ -59,6 +59,11 @@ def shrink(x: Array, beta: float, p: float) -> Array:
     ndarray, shape of `x`
         0 wherever :math:`|x| < \beta^{-1/(2-p)}`.
 
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or `beta` or `p` is out of range.
+
     References
     ----------
     Badri and Shaji, 2023, eq. (4), the generalized soft threshold.
@@ -68,6 +73,9 @@ def shrink(x: Array, beta: float, p: float) -> Array:
     >>> shrink(np.array([-2.0, 0.1, 0.0]), 10.0, 0.7).round(4)
     array([-1.9188,  0.    ,  0.    ])
     """
+    x = as_reals("x", x)
+    require_finite("x", x)
+    _require_norm(beta, p)
     size = np.abs(x)
     with np.errstate(divide="ignore"):          # 0**(p - 1) is infinite: shrunk to 0
         pull = size ** (p - 1) / beta
@@ -132,12 +140,8 @@ def hqq(
     require_finite("weight", weight)
     require_int("bits", bits, 1)
     require_int("steps", steps, 0)
-    for name, value, low in (("beta", beta, 0.0), ("growth", growth, 0.0), ("p", p, 0.0)):
-        require_number(name, value)
-        if not value > low:
-            raise ValueError(f"`{name}` must be above 0; got {value}")
-    if p > 1:
-        raise ValueError(f"`p` must be at most 1; got {p}")
+    _require_norm(beta, p)
+    _require_above_zero("growth", growth)
     w, top = weight.astype(np.float64), 2**bits - 1
     if not w.size:
         empty = np.ones((*w.shape[:-1], 1))
@@ -165,3 +169,16 @@ def hqq(
         losses.append(loss)
     decoded = (scale * (codes - zero)).astype(weight.dtype)
     return HalfQuadratic(codes.astype(np.int32), scale, zero, decoded, tuple(losses))
+
+
+def _require_norm(beta: float, p: float) -> None:
+    _require_above_zero("beta", beta)
+    _require_above_zero("p", p)
+    if p > 1:
+        raise ValueError(f"`p` must be at most 1; got {p}")
+
+
+def _require_above_zero(name: str, value: float) -> None:
+    require_number(name, value)
+    if not 0 < value < np.inf:                  # also for NaN
+        raise ValueError(f"`{name}` must be above 0 and finite; got {value}")

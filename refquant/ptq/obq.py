@@ -140,8 +140,8 @@ def obq(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a number is not finite, or `hessian` is singular even
-        when damped.
+        If the shapes do not fit, a number is not finite, or `hessian` is not symmetric, or
+        singular even when damped.
 
     References
     ----------
@@ -159,7 +159,10 @@ def obq(
     weight = as_reals("weight", weight)
     work, h = damped(weight, hessian, damping)
     rows, n = work.shape
-    inverse = np.linalg.inv(h) if n else h
+    try:
+        inverse = np.linalg.inv(h) if n else h
+    except np.linalg.LinAlgError:
+        inverse = np.full_like(h, np.nan)
     if not (np.isfinite(inverse).all() and (np.diag(inverse) > 0).all()):
         raise ValueError("`hessian` must be positive definite once damped; got one that is not: "
                          "raise `damping`")

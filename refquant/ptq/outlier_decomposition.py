@@ -53,6 +53,11 @@ def outlier_columns(x: Array, *, threshold: float = 6.0) -> Array:
     -------
     ndarray of bool, shape (in,)
 
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or `threshold` is negative.
+
     References
     ----------
     Dettmers et al., 2022, arXiv:2208.07339, section 3.2.
@@ -62,7 +67,11 @@ def outlier_columns(x: Array, *, threshold: float = 6.0) -> Array:
     >>> outlier_columns(np.array([[1.0, -7.0], [2.0, 0.0]]))
     array([False,  True])
     """
+    x = as_reals("x", x)
+    require_finite("x", x)
     require_number("threshold", threshold)
+    if not threshold >= 0:                      # also for NaN
+        raise ValueError(f"`threshold` must not be negative; got {threshold}")
     return np.abs(x).max(0, initial=0) >= threshold
 
 
@@ -108,7 +117,6 @@ def decomposed_product(
     x, weight = as_reals("x", x), as_reals("weight", weight)
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
-    require_finite("x", x)
     require_finite("weight", weight)
     outliers = outlier_columns(x, threshold=threshold)
     whole = x[:, outliers] @ weight[:, outliers].T

@@ -17,7 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_int, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_positive,
+    require_same_shape,
+)
 from refquant.ptq._curvature import damped, unit_upper
 from refquant.ptq.rotation import kronecker
 from refquant.quantizer import Fit, Quantizer
@@ -80,7 +86,8 @@ def ldlq(weight: Array, hessian: Array, quantizer: Quantizer, *, damping: float 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or `hessian` is not positive definite even when damped.
+        If the shapes do not fit, a number is not finite, or `hessian` is not symmetric, or not
+        positive definite even when damped.
 
     References
     ----------
@@ -133,7 +140,7 @@ def polish(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, a number is not finite, or `hessian` is not symmetric.
 
     Notes
     -----
@@ -152,7 +159,9 @@ def polish(
     """
     require_int("sweeps", sweeps, 0)
     work, h = damped(weight, hessian, 0.0)
+    rounded = as_reals("rounded", rounded)
     require_same_shape("rounded", rounded, work.shape)
+    require_finite("rounded", rounded)
     best, order = np.array(rounded, np.float64), np.argsort(np.diag(hessian), kind="stable")
     order = order[np.diag(hessian)[order] > 0]
     for sweep in range(sweeps):
@@ -184,6 +193,11 @@ def fixed_range(weight: Array, *, bits: int, reach: float = 2.4) -> Quantizer:
     Codebook
         :math:`2^b` levels.
 
+    Raises
+    ------
+    ValueError
+        If `weight` or `reach` is not finite, or `reach` is not positive.
+
     References
     ----------
     Chee et al., 2023, arXiv:2307.13304, algorithm 1, line 6 and section 6 (rho = 2.4).
@@ -195,6 +209,9 @@ def fixed_range(weight: Array, *, bits: int, reach: float = 2.4) -> Quantizer:
     """
     from refquant.quantizers.codebook import nearest
 
+    weight = as_reals("weight", weight)
+    require_finite("weight", weight)
+    require_positive("reach", np.asarray(reach))
     size = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
     return nearest(np.linspace(-1, 1, 2**bits) * reach * (size or 1.0))
 
@@ -237,7 +254,8 @@ def quip(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or `hessian` is not positive definite even when damped.
+        If the shapes do not fit, a number is not finite, or `hessian` is not symmetric, or not
+        positive definite even when damped.
 
     Notes
     -----

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int, require_same_shape
+from refquant._validate import as_reals, require_finite, require_int, require_same_shape
 
 __all__ = ["hadamard", "hadamard_transform", "incoherence", "kronecker", "orthogonal",
            "random_signs", "rotate"]
@@ -95,7 +95,7 @@ def hadamard_transform(x: Array) -> Array:
     Raises
     ------
     ValueError
-        If no construction of `hadamard` has this order.
+        If no construction of `hadamard` has this order, or a number is not finite.
 
     References
     ----------
@@ -108,6 +108,7 @@ def hadamard_transform(x: Array) -> Array:
     array([0.5, 0.5, 0.5, 0.5])
     """
     x = as_reals("x", x)
+    require_finite("x", x)
     n = x.shape[-1]
     p = max((2**j for j in range(n.bit_length()) if n % 2**j == 0 and 4**j <= n), default=1)
     while p > 1 and not _exists(n // p):
@@ -131,6 +132,11 @@ def random_signs(q: Array, *, rng: np.random.Generator) -> Array:
     ndarray, shape (n, n)
         Orthogonal again.
 
+    Raises
+    ------
+    ValueError
+        If an entry is not finite.
+
     References
     ----------
     Ashkboos et al., 2024, arXiv:2404.00456, section 3 (randomized Hadamard).
@@ -141,6 +147,8 @@ def random_signs(q: Array, *, rng: np.random.Generator) -> Array:
     array([[1., 0.],
            [0., 1.]])
     """
+    q = as_reals("q", q)
+    require_finite("q", q)
     return (1 - 2 * rng.integers(0, 2, len(q)))[:, None] * q
 
 
@@ -235,8 +243,10 @@ def rotate(x: Array, q: Array) -> Array:
     >>> rotate(np.array([1.0, 0.0, 0.0, 0.0]), hadamard(4))
     array([0.5, 0.5, 0.5, 0.5])
     """
-    x = as_reals("x", x)
+    x, q = as_reals("x", x), as_reals("q", q)
     require_same_shape("q", q, (x.shape[-1],) * 2)
+    require_finite("x", x)
+    require_finite("q", q)
     return (x @ q).astype(x.dtype, copy=False)
 
 
@@ -257,7 +267,7 @@ def incoherence(x: Array) -> float:
     Raises
     ------
     ValueError
-        If `x` is zero throughout.
+        If `x` is zero throughout, or a number is not finite.
 
     References
     ----------
@@ -269,6 +279,7 @@ def incoherence(x: Array) -> float:
     (2.0, 1.0)
     """
     x = as_reals("x", x).astype(np.float64)
+    require_finite("x", x)
     largest = np.abs(x).max(initial=0)
     if largest == 0:
         raise ValueError("`x` must have an entry other than 0; got zeros alone")

@@ -102,7 +102,7 @@ def smooth(weight: Array, scale: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not fit, or `scale` is not positive and finite.
+        If the shapes do not fit, a number is not finite, or `scale` is not positive.
 
     References
     ----------
@@ -115,6 +115,7 @@ def smooth(weight: Array, scale: Array) -> Array:
     """
     weight, scale = as_reals("weight", weight), as_reals("scale", scale)
     require_same_shape("scale", scale, weight.shape[-1:])
+    require_finite("weight", weight)
     require_positive("scale", scale)
     return (weight * scale).astype(weight.dtype, copy=False)
 
@@ -136,7 +137,7 @@ def fold_into_rows(parameter: Array, scale: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not fit, or `scale` is not positive and finite.
+        If the shapes do not fit, a number is not finite, or `scale` is not positive.
 
     References
     ----------
@@ -149,6 +150,7 @@ def fold_into_rows(parameter: Array, scale: Array) -> Array:
     """
     parameter, scale = as_reals("parameter", parameter), as_reals("scale", scale)
     require_same_shape("scale", scale, parameter.shape[:1])
+    require_finite("parameter", parameter)
     require_positive("scale", scale)
     column = scale.reshape(-1, *(1,) * (parameter.ndim - 1))
     return (parameter / column).astype(parameter.dtype, copy=False)

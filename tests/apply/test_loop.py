@@ -178,15 +178,23 @@ def test_a23_calibrating_on_the_last_steps_alone_ruins_the_images(experiment):
 
 def test_a23_a_range_for_each_step_with_pixels_and_time_apart(experiment):
     """Measured, seed by seed: 5 bits 0.68, 0.67, 0.73; 4 bits 0.57, 0.48, 0.54."""
-    ratio = {bits: experiment[f"split each {bits}"] / experiment[f"split spread {bits}"]
-             for bits in (4, 5)}
-    assert np.all(ratio[4] <= 0.75)
-    assert ratio[5].mean() <= 0.75
+    for bits in (4, 5):
+        assert np.all(experiment[f"split each {bits}"] <= 0.75 * experiment[f"split spread {bits}"])
 
 
 def test_a23_a_range_for_each_step_of_the_joined_input(experiment):
-    """At 4 bits 0.67, 0.61, 0.67. At 5 bits 0.88, 0.71, 0.78, which misses the 0.75 that a
-    denoiser with another schedule of noise reached: the time stays in [-1, 1] when the pixels
-    shrink, and one step for both cannot follow them."""
-    assert np.all(experiment["joint each 4"] <= 0.75 * experiment["joint spread 4"])
-    assert np.all(experiment["joint each 5"] < experiment["joint spread 5"])
+    """At 4 bits 0.67, 0.61, 0.67: A23's 0.75 on each seed.
+
+    At 5 bits 0.88, 0.71, 0.78, and whether the mean meets 0.75 is up to the network: from 500
+    images, denoisers trained by the same script from seeds 0 (which ships) to 3 have 0.78, 0.73,
+    0.73 and 0.81. The time stays in [-1, 1] when the pixels shrink, and one step for both cannot
+    follow them; with a grid for each, as above, the same network has 0.65 to 0.73 on five seeds,
+    and all but 0.04 of it is owed to the ranges of the pixels.
+    """
+    ratio = {bits: experiment[f"joint each {bits}"] / experiment[f"joint spread {bits}"]
+             for bits in (4, 5)}
+    assert np.all(ratio[4] <= 0.75)
+    assert np.all(ratio[5] < 0.9)
+    assert ratio[5].mean() < 0.82
+    # The remedy, against the baseline of the joined input.
+    assert np.all(experiment["split each 5"] <= 0.75 * experiment["joint spread 5"])

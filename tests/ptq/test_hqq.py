@@ -111,8 +111,8 @@ def test_float32_stays_float32_and_arguments_are_unchanged():
 @pytest.mark.parametrize(("settings_", "message"), [
     ({"bits": 0}, "`bits` must be at least 1; got 0"),
     ({"bits": 2, "p": 1.5}, "`p` must be at most 1; got 1.5"),
-    ({"bits": 2, "p": 0.0}, "`p` must be above 0; got 0.0"),
-    ({"bits": 2, "beta": -1.0}, "`beta` must be above 0; got -1.0"),
+    ({"bits": 2, "p": 0.0}, "`p` must be above 0 and finite; got 0.0"),
+    ({"bits": 2, "beta": -1.0}, "`beta` must be above 0 and finite; got -1.0"),
     ({"bits": 2, "steps": -1}, "`steps` must be at least 0; got -1"),
 ])
 def test_bad_settings_are_refused(settings_, message):
