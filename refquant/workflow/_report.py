@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def report_file(
         raise ValueError(f"`FILE` must hold tensors; got none in {path.name}")
     with (Progress(console=console, disable=not console.is_terminal, transient=True) as bar,
           threads(jobs)):
-        task = bar.add_task("examining", total=len(stored))
-        found = examine_all(stored, progress=lambda name: bar.update(
-            task, advance=1, description=name[-30:]))
+        task = bar.add_task("examining", total=sum(math.prod(t.shape) for t in stored))
+        found = examine_all(stored, progress=lambda done: bar.update(
+            task, advance=math.prod(done.shape), description=done.name[-30:]))
     if output is not None:
         save_text(output, _page(path, found, sqnr))
     if as_json:

@@ -190,7 +190,7 @@ def examine(name: str, tensor: Array) -> TensorReport:
 
 
 def examine_all(
-    stored: Sequence[Stored], *, progress: Callable[[str], None] = lambda name: None
+    stored: Sequence[Stored], *, progress: Callable[[TensorReport], None] = lambda report: None
 ) -> list[TensorReport]:
     """The reports of all tensors of a file, at once where joblib can.
 
@@ -199,8 +199,8 @@ def examine_all(
     stored : sequence of Stored
         Each is read where it is examined, so that a worker has one tensor in memory. A backend
         with processes must be able to pickle its `read`, and find the file.
-    progress : callable, str -> None
-        Hears the name of each tensor that is done, in the caller's thread.
+    progress : callable, TensorReport -> None
+        Hears of each tensor that is done, as it is done, in the caller's thread.
 
     Returns
     -------
@@ -235,7 +235,7 @@ def examine_all(
     found: dict[int, TensorReport] = {}
     for i, report in at_once(_examined, calls, return_as="generator_unordered"):
         found[i] = report
-        progress(report.name)
+        progress(report)
     return [found[i] for i in range(len(stored))]
 
 

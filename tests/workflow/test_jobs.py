@@ -58,7 +58,7 @@ def test_reports_of_a_file_that_the_workers_read(cluster, tmp_path):
     stored = tensors_of(tmp_path / "w.safetensors")
     alone, there = alone_and_on(cluster, lambda: examine_all(stored, progress=heard.append))
     assert alone == there
-    assert sorted(heard) == sorted(2 * [t.name for t in stored])
+    assert sorted(r.name for r in heard) == sorted(2 * [t.name for t in stored])
 
 
 def test_an_error_of_a_worker_comes_back(cluster, tmp_path):
