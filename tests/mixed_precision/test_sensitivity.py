@@ -45,6 +45,17 @@ def test_an_interrupted_table_goes_on_where_it_stopped(layers, choices, data):
     assert np.isnan(saved[-1]).sum() == full.size - stop    # what was saved did not change
 
 
+def test_entries_may_be_measured_in_any_order_if_their_values_come_in_theirs():
+    full, known = np.arange(6.0).reshape(2, 3), np.full((2, 3), np.nan)
+    known[0, 1] = 7
+
+    def backwards(measure, entries):
+        return [measure(*one) for one in reversed(entries)][::-1]
+
+    found = one_at_a_time(lambda i, k: full[i, k], (2, 3), known=known, each=backwards)
+    assert np.array_equal(found, np.where(np.isnan(known), full, known))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_measure_that_is_not_finite_is_named(value):
     with pytest.raises(ValueError, match=r"must be finite; got .* at \(0, 1\)"):
