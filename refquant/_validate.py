@@ -1,5 +1,7 @@
 """The few argument checks, and their one form of message: "`name` must ...; got ..."."""
 
+import zipfile
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +25,9 @@ __all__ = [
     "require_number",
     "require_positive",
     "require_same_shape",
+    "require_stored",
     "require_symmetric",
+    "short",
 ]
 
 
@@ -199,3 +203,17 @@ def require_broadcastable(name: str, parameter: Array, shape: tuple[int, ...]) -
     if not fits:
         data, got = tuple(shape), np.shape(parameter)
         raise ValueError(f"`{name}` must broadcast to the data of shape {data}; got {got}")
+
+
+def require_stored(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise unless nothing in a file of `size` bytes grows when it is read: no bomb is opened."""
+    members = archive.infolist()
+    held = sum(max(member.file_size, member.compress_size) for member in members)
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or held > size:
+        raise ValueError(f"an archive must hold its {held} bytes as they are; got {size}")
+
+
+def short(found: object, longest: int = 80) -> str:
+    """What was found, as part of a message: on one line and not too long."""
+    text = " ".join(str(found).split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."

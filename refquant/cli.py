@@ -372,8 +372,8 @@ def quantize(
     ],
     bits: Annotated[int, typer.Option(help="Of the weights, from 2 to 8.")] = 8,
     method: Annotated[
-        str, typer.Option(help="nearest, clip, hqq (for weights alone), gptq, adaround, awq or "
-                         "smoothquant.")
+        str, typer.Option(help="nearest, clip, gptq, adaround, awq or smoothquant; for weights "
+                         "alone nearest, clip or hqq.")
     ] = "nearest",
     calibration: Annotated[
         Path | None,

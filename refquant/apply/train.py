@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.lib.format import read_array
 
+from refquant._npy import read_array
 from refquant._types import Array
-from refquant._validate import as_unmasked, require_int
+from refquant._validate import as_unmasked, require_int, require_stored, short
 from refquant.nn._artifacts import npz_bytes, write_whole
 from refquant.nn.network import Node, Tap, backward, run, untouched
 from refquant.nn.normalization import updated_statistics
@@ -384,11 +384,13 @@ def resume(path: Path, optimizer: Optimizer = ADAM) -> State:
     with Path(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                arrays = {n.removesuffix(".npy"): read_array(io.BytesIO(archive.read(n)))
-                          for n in archive.namelist()}
+                require_stored(archive, Path(path).stat().st_size)
+                arrays = {m.filename.removesuffix(".npy"): read_array(
+                    m.filename, io.BytesIO(archive.read(m)), m.file_size)
+                    for m in archive.infolist()}
             step = _count("step", arrays)
         except Exception as err:    # zipfile, NumPy and decompressors know a dozen kinds
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+            reason = short(err) or type(err).__name__
             raise ValueError(f"`path` must be a whole checkpoint; got {path} ({reason})") from None
     blank = optimizer.start({})
     saved = {n.split("/")[0][10:] for n in arrays if n.startswith("optimizer.")}

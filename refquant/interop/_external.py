@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from refquant._validate import short
+
 __all__ = ["Slice", "bring_in", "declared_bits", "held_outside", "slice_of", "within_protobuf"]
 
 #: What a protocol buffer may have at most.
@@ -76,7 +78,7 @@ def held_outside(tensor: Any) -> bool:
 
 def slice_of(tensor: Any, folder: Path | None) -> Slice:
     """Where the numbers of a constant lie, everything checked; a ValueError in one line."""
-    name = _short(tensor.name)
+    name = short(tensor.name)
     if folder is None:
         raise ValueError(f"`file` must hold its weights itself; got {name} outside")
     entries = {e.key: e.value for e in tensor.external_data}
@@ -84,19 +86,19 @@ def slice_of(tensor: Any, folder: Path | None) -> Slice:
     if not place or "\0" in place or Path(place).is_absolute() or ".." in Path(place).parts or (
             "\\" in place):
         raise ValueError(f"`{name}` must lie in a file of the model's folder; "
-                         f"got {_short(place)!r}")
+                         f"got {short(place)!r}")
     try:
         home, path = folder.resolve(), (folder / place).resolve()
         if not path.is_relative_to(home):
             raise ValueError(f"`{name}` must lie in a file of the model's folder; got a link out "
-                             f"of it, {_short(place)!r}")
+                             f"of it, {short(place)!r}")
         if not path.is_file():
             raise ValueError(f"`{name}` must lie in a file beside the model; got no file "
-                             f"{_short(place)!r}")
+                             f"{short(place)!r}")
         size = os.path.getsize(path)
     except (OSError, RuntimeError) as err:              # too long, a loop of links
         raise ValueError(f"`{name}` must lie in a file of the model's folder; "
-                         f"got {_short(getattr(err, 'strerror', err))}") from None
+                         f"got {short(getattr(err, 'strerror', err))}") from None
     needed = -(-math.prod(_shape(tensor)) * declared_bits(tensor) // 8)
     offset = _number(name, "offset", entries.get("offset", "0"))
     length = _number(name, "length", entries["length"]) if "length" in entries else needed
@@ -121,7 +123,7 @@ def declared_bits(tensor: Any) -> int:
     except Exception:
         dtype = None
     if dtype is None or (dtype.hasobject and held_outside(tensor)):
-        raise ValueError(f"`{_short(tensor.name)}` must have an element type of ONNX; "
+        raise ValueError(f"`{short(tensor.name)}` must have an element type of ONNX; "
                          f"got {tensor.data_type}")
     return 8 * int(dtype.itemsize)
 
@@ -137,13 +139,13 @@ def within_protobuf(proto: Any) -> bytes:
 def _shape(tensor: Any) -> list[int]:
     shape = [int(n) for n in tensor.dims]
     if any(n < 0 for n in shape):
-        raise ValueError(f"`{_short(tensor.name)}` must have a shape; got {_short(shape)}")
+        raise ValueError(f"`{short(tensor.name)}` must have a shape; got {short(shape)}")
     return shape
 
 
 def _number(name: str, key: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
-        raise ValueError(f"`{name}` must have a whole number as {key}; got {_short(text)!r}")
+        raise ValueError(f"`{name}` must have a whole number as {key}; got {short(text)!r}")
     return int(text)
 
 
@@ -175,9 +177,3 @@ def _of_nodes(nodes: Any) -> Iterator[Any]:
                 yield from (sparse.values, sparse.indices)
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _of_graph(graph)
-
-
-def _short(found: object) -> str:
-    """What was found, on one line and not too long."""
-    text = " ".join(str(found).split())
-    return text if len(text) <= 80 else text[:77] + "..."

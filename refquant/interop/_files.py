@@ -4,10 +4,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
+from refquant._npy import read_header
 from refquant._types import Array
 from refquant.integer.engines import ENGINES
 from refquant.interop._whole import whole
@@ -83,14 +84,19 @@ def load_tflite(path: Path) -> Model:
 def load_array(path: Path) -> Array:
     """The array of a .npy file, mapped into memory, so that a lying header takes none."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            header = read_header(path.name, file, path.stat().st_size)
+            start = file.tell()
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
+        if not header.nbytes:                   # what is empty cannot be mapped
+            return np.empty(header.shape, header.dtype, order)
+        if start + header.nbytes > path.stat().st_size:
+            raise ValueError("it is cut short")
+        return np.memmap(path, header.dtype, "r", start, header.shape, order)
     except OSError as err:
         raise ValueError(f"{path} must be a file that can be read; got {err.strerror}") from None
-    except Exception as err:                # NumPy has many: of syntax, of Unicode, of its own
-        raise ValueError(f"{path} must be a whole .npy file of numbers") from err
-    if not isinstance(found, np.ndarray):
-        raise ValueError(f"{path} must be a .npy file; got one of several arrays")
-    return found
+    except ValueError as err:
+        raise ValueError(f"{path} must be a whole .npy file of numbers; got {err}") from None
 
 
 def runs_of(slots: Sequence[Slot], arrays: Sequence[Array]) -> Runs:

@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import short
 from refquant.interop._external import bring_in
 from refquant.interop._onnx_nodes import NODES, TYPES
+from refquant.interop.onnx_float import settings_of
 from refquant.nn.network import Tap, untouched
 
 __all__ = ["OnnxModel", "OnnxNode", "fuse_qdq", "read_onnx", "run_onnx"]
@@ -141,14 +143,18 @@ def read_onnx(file: Path | str | bytes) -> OnnxModel:
     constants = {t.name: _array(t) for t in proto.graph.initializer}
     nodes = []
     for raw in proto.graph.node:
-        settings = {a.name: onnx.helper.get_attribute_value(a) for a in raw.attribute}
+        settings = settings_of(raw)
+        if not raw.output:
+            raise ValueError(f"`file` must have nodes with outputs; got {short(raw.op_type)} "
+                             "without")
         if raw.op_type == "Constant" and "value" in settings:
             constants[raw.output[0]] = _array(settings["value"])
             continue
         domain = "" if raw.domain in STANDARD else raw.domain
         if (domain, raw.op_type) not in NODES:
-            raise ValueError(f"`file` must use operators known here; got {raw.op_type!r} of "
-                             f"{domain or 'ai.onnx'!r} in node {raw.name!r}")
+            raise ValueError(f"`file` must use operators known here; got "
+                             f"{short(raw.op_type)!r} of {short(domain or 'ai.onnx')!r} "
+                             f"in node {short(raw.name)!r}")
         nodes.append(OnnxNode(raw.op_type, domain, tuple(raw.input), tuple(raw.output), settings))
     inputs = {}
     for given in proto.graph.input:
@@ -343,13 +349,15 @@ def _array(tensor: Any) -> Array:
     """Numbers of a tensor of the file, its type known."""
     import onnx
 
-    if tensor.data_type not in TYPES:
-        raise ValueError(f"`file` must hold tensors of known types; got {tensor.data_type} in "
-                         f"{tensor.name!r}")
+    if not isinstance(tensor, onnx.TensorProto) or tensor.data_type not in TYPES:
+        got = (f"{tensor.data_type} in {short(tensor.name)!r}"
+               if isinstance(tensor, onnx.TensorProto) else type(tensor).__name__)
+        raise ValueError(f"`file` must hold tensors of known types; got {got}")
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception as err:
-        raise ValueError(f"`file` must hold whole tensors; got {tensor.name!r}: {err}") from None
+        raise ValueError(f"`file` must hold whole tensors; got {short(tensor.name)!r}: "
+                         f"{short(err, 200)}") from None
 
 
 def _checked(

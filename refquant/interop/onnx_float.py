@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import short
 from refquant.interop._external import MOST, bring_in, declared_bits, within_protobuf
 from refquant.nn.convolution import patches
 
@@ -130,6 +131,9 @@ def open_float(file: Path | bytes) -> FloatOnnx:
     layers: list[OnnxLayer] = []
     left: dict[str, str] = {}
     for node in graph.node:
+        if not node.output or (node.op_type in _READERS and len(node.input) < 2):
+            raise ValueError("`file` must have nodes with inputs and outputs; got "
+                             f"{short(node.op_type)} {short(node.name)} without")
         name = node.name or node.output[0]
         if node.op_type in _READERS and node.domain in ("", "ai.onnx"):
             found = _READERS[node.op_type](name, node, constants, onnx)
@@ -285,7 +289,8 @@ def require_held(tensor: Any) -> None:
     for n in tensor.dims:
         count *= int(n)
         if n < 0:
-            raise ValueError(f"`{tensor.name}` must have a shape; got {list(tensor.dims)}")
+            raise ValueError(f"`{short(tensor.name)}` must have a shape; "
+                             f"got {short(list(tensor.dims))}")
     size = declared_bits(tensor)
     if tensor.HasField("raw_data"):
         held = len(tensor.raw_data) * 8 // size
@@ -295,8 +300,19 @@ def require_held(tensor: Any) -> None:
                    len(tensor.double_data), len(tensor.uint64_data), len(tensor.string_data))
         good = held >= (count if size > 4 else -(-count // 2)) or count == 0
     if not good:
-        raise ValueError(f"`{tensor.name}` must hold the {count} numbers of its shape "
-                         f"{list(tensor.dims)}; got {held}")
+        raise ValueError(f"`{short(tensor.name)}` must hold the {count} numbers of its shape "
+                         f"{short(list(tensor.dims))}; got {held}")
+
+
+def settings_of(node: Any) -> dict[str, Any]:
+    """The attributes of a node; a ValueError for those that only a function could have."""
+    import onnx
+
+    try:
+        return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    except ValueError as err:
+        raise ValueError(f"`file` must have nodes with settings of their own; got {short(err)} "
+                         f"in {short(node.op_type)}") from None
 
 
 def _lifted(proto: Any, onnx: Any) -> Any:
@@ -363,7 +379,7 @@ def _floats(name: str, constants: Mapping[str, Any], rank: int, onnx: Any) -> Ar
 
 
 def _matmul(name: str, node: Any, constants: Mapping[str, Any], onnx: Any) -> OnnxLayer | str:
-    x, w = node.input
+    x, w = node.input[:2]
     if w not in constants:
         return f"its left factor {x} is the constant" if x in constants else ""
     array = _floats(w, constants, 2, onnx)
@@ -372,7 +388,7 @@ def _matmul(name: str, node: Any, constants: Mapping[str, Any], onnx: Any) -> On
 
 def _gemm(name: str, node: Any, constants: Mapping[str, Any], onnx: Any) -> OnnxLayer | str:
     x, w = node.input[:2]
-    settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    settings = settings_of(node)
     if w not in constants:
         return ""
     if settings.get("transA", 0) or settings.get("alpha", 1.0) != 1.0:
@@ -393,8 +409,12 @@ def _conv(name: str, node: Any, constants: Mapping[str, Any], onnx: Any) -> Onnx
         return array
     out, _, height, width = array.shape
     matrix = array.transpose(0, 2, 3, 1).reshape(out, -1)
-    s = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    s = settings_of(node)
     strides, pads = s.get("strides", [1, 1]), s.get("pads", [0] * 4)
+    lists = (strides, pads, s.get("dilations", [1]))
+    if not all(isinstance(v, list) and v and all(isinstance(n, int) for n in v) for v in lists):
+        raise ValueError(f"`file` must have convolutions with whole numbers as strides, pads and "
+                         f"dilations; got others in {short(name)}")
     plain = (len(set(strides)) == 1 and len(set(pads)) == 1 and s.get("group", 1) == 1
              and set(s.get("dilations", [1])) == {1}
              and s.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"))

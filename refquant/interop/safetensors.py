@@ -20,6 +20,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import short
 from refquant.interop._whole import whole
 
 __all__ = ["Bits", "Tensor", "as_numbers", "read", "read_bits", "read_header", "read_metadata",
@@ -115,13 +116,13 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     (2, 3)
     """
     table, start, size = _table(path)
-    found = {name: _tensor(f"{path}: {_short(name)}", entry, start, size)
+    found = {name: _tensor(f"{path}: {short(repr(name))}", entry, start, size)
              for name, entry in table.items() if name != _METADATA}
     at = start
     for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
         if tensor.begin != at:              # else a small file could hold many large tensors
-            raise ValueError(f"{path}: {_short(name)} must begin where the one before ends, at "
-                             f"{at - start}; got {tensor.begin - start}")
+            raise ValueError(f"{path}: {short(repr(name))} must begin where the one before ends, "
+                             f"at {at - start}; got {tensor.begin - start}")
         at = tensor.end
     if at != size:
         raise ValueError(f"{path} must end with its last tensor; got {size - at} bytes more")
@@ -414,24 +415,18 @@ def _tensor(name: str, entry: object, start: int, size: int) -> Tensor:
         whole = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"{name} must have dtype, shape and data_offsets; "
-                         f"got {_short(entry)}") from None
+                         f"got {short(entry)}") from None
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"{name} must be of {', '.join(_DTYPES)}; got {_short(dtype)}")
+        raise ValueError(f"{name} must be of {', '.join(_DTYPES)}; got {short(dtype)}")
     if not isinstance(shape, list) or len(shape) > _MOST_AXES or any(
             isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**63 for n in whole):
         raise ValueError(f"{name} must have whole, nonnegative numbers, at most {_MOST_AXES}; "
-                         f"got {_short(whole)}")
+                         f"got {short(whole)}")
     needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != needed or start + end > size:
         raise ValueError(f"{name} must lie in the file with {needed} bytes; "
                          f"got offsets {begin} to {end} in {size - start}")
     return Tensor(dtype, tuple(shape), start + begin, start + end)
-
-
-def _short(found: object) -> str:
-    """What was found, on one line and not too long."""
-    text = repr(found)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import short
 
 __all__ = ["LatencyTable", "Shape", "from_json", "to_json"]
 
@@ -168,13 +169,14 @@ def _entry(row: Any) -> tuple[tuple[Shape, int, int], float]:
         "rows": (int,), "inputs": (int,), "outputs": (int,), "depthwise": (bool,),
         "weight_bits": (int,), "activation_bits": (int,), "seconds": (int, float)}
     if not isinstance(row, dict) or set(row) != set(kinds):
-        raise ValueError(f"an entry must have exactly the fields {', '.join(kinds)}; got {row}")
+        raise ValueError(f"an entry must have exactly the fields {', '.join(kinds)}; "
+                         f"got {short(row)}")
     for name, kind in kinds.items():
         value = row[name]
         truth = bool in kind
         good = isinstance(value, kind) and isinstance(value, bool) == truth
         if not good or not (truth or 0 < value < float("inf")):
             wanted = "true or false" if truth else "positive"
-            raise ValueError(f"`{name}` must be {wanted}; got {value!r}")
+            raise ValueError(f"`{name}` must be {wanted}; got {short(repr(value))}")
     shape = Shape(row["rows"], row["inputs"], row["outputs"], row["depthwise"])
     return (shape, row["weight_bits"], row["activation_bits"]), float(row["seconds"])

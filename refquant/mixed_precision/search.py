@@ -15,6 +15,7 @@ generator is part of the record.
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_int
+from refquant._validate import require_int, require_stored, short
 
 __all__ = ["Agent", "Evaluate", "Found", "Progress", "search", "silent"]
 
@@ -226,12 +227,15 @@ def _load(
 ) -> tuple[Memory, list[Codes], list[float]]:
     """The state of a file; `rng` goes where it was."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            require_stored(archive, path.stat().st_size)
         with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = dict(file)
         its_name, its_first, now = arrays.pop("about").tolist()
         policies, rewards = list(arrays.pop("policies")), arrays.pop("rewards").tolist()
     except Exception as err:                    # zipfile, numpy: each has its own
-        raise ValueError(f"`checkpoint` must be the state of a search; {path}: {err}") from None
+        raise ValueError(f"`checkpoint` must be the state of a search; {path}: "
+                         f"{short(err)}") from None
     if its_name != name:
         raise ValueError(f"`checkpoint` must be of {name!r}; {path} is of {its_name!r}")
     if its_first != first:
@@ -239,7 +243,11 @@ def _load(
     if len(rewards) > evaluations:              # where it was earlier is forgotten
         raise ValueError(f"`evaluations` must be at least the {len(rewards)} of {path}; "
                          f"got {evaluations}")
-    rng.bit_generator.state = json.loads(now, object_hook=_arrays)
+    try:
+        rng.bit_generator.state = json.loads(now, object_hook=_arrays)
+    except (ValueError, TypeError, KeyError, RecursionError) as err:
+        raise ValueError(f"`checkpoint` must hold the state of a generator; {path}: "
+                         f"{short(err)}") from None
     return {k.removeprefix("memory."): v for k, v in arrays.items()}, policies, rewards
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from refquant._validate import short
+
 KNOWN = {
     "$schema", "$id", "$defs", "$ref", "title", "type", "const", "enum", "pattern", "required",
     "properties", "additionalProperties", "items", "minItems", "maxItems", "minimum",
@@ -48,7 +50,7 @@ def _own_error(value: Any, rule: Mapping[str, Any]) -> str | None:
     if "enum" in rule and value not in rule["enum"]:
         return f"must be one of {', '.join(map(str, rule['enum']))}"
     if isinstance(value, str) and "pattern" in rule and not re.search(rule["pattern"], value):
-        return f"must match {rule['pattern']}; got {value!r}"
+        return f"must match {rule['pattern']}; got {short(repr(value))}"
     if isinstance(value, int) and value < rule.get("minimum", value):
         return f"must be at least {rule['minimum']}"
     if isinstance(value, list):

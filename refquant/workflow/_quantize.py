@@ -38,7 +38,7 @@ __all__ = ["BATCH", "METHODS", "Settings", "batch_of", "chosen_layers", "quantiz
            "read_inputs"]
 
 #: By the name on the command line; what they need besides a weight is data, if anything.
-METHODS = ("nearest", "clip", "hqq", "gptq", "adaround", "awq", "smoothquant")
+METHODS = ("nearest", "clip", "gptq", "adaround", "awq", "smoothquant", "hqq")
 NEED_DATA = {"gptq", "adaround", "awq", "smoothquant"}
 #: These put an operator in front of a layer.
 MULTIPLY = {"awq", "smoothquant"}

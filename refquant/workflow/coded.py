@@ -32,6 +32,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import short
 from refquant.interop import safetensors
 from refquant.interop._whole import whole
 from refquant.interop.qdq import CodedWeight
@@ -180,8 +181,8 @@ def read_coded(path: Path, kind: str | None = None) -> Iterator[tuple[str, Coded
         try:
             tensor = _tensor(name, rows[name], stored)
         except (KeyError, TypeError) as err:
-            raise ValueError(f"`{_short(name)}` must have codes, scales and a layout; "
-                             f"got no {_short(err.args[0])}") from None
+            raise ValueError(f"`{short(name)}` must have codes, scales and a layout; "
+                             f"got no {short(err.args[0])}") from None
         yield name, tensor
     for name, one in stored.items():
         if name not in inside and not (kind == ".npz" and name == _METADATA):
@@ -284,7 +285,7 @@ def _rows(path: Path, kind: str, stored: Mapping[str, Stored]) -> dict[str, Any]
     rows = found.get("tensors")
     if found.get("version") != _VERSION or not isinstance(rows, dict):
         raise ValueError(f"{path.name} must have a layout of version {_VERSION}; "
-                         f"got {_short(found.get('version'))}")
+                         f"got {short(found.get('version'))}")
     return rows
 
 
@@ -292,7 +293,7 @@ def _json(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as err:
-        raise ValueError(f"the layout must be JSON; got {_short(err)}") from None
+        raise ValueError(f"the layout must be JSON; got {short(err)}") from None
     if not isinstance(found, dict):
         raise ValueError(f"the layout must be a JSON object; got {type(found).__name__}")
     return found
@@ -305,16 +306,16 @@ def _tensor(name: str, row: Any, stored: Mapping[str, Stored]) -> CodedTensor:
     whole_numbers = [bits, group, *shape, *order]
     if not isinstance(signed, bool) or any(type(n) is not int or not 0 <= n < 2**48
                                            for n in whole_numbers):
-        raise ValueError(f"`{_short(name)}` must have a layout of whole numbers; "
-                         f"got {_short(row)}")
+        raise ValueError(f"`{short(name)}` must have a layout of whole numbers; "
+                         f"got {short(row)}")
     if not 2 <= bits <= 8 or len(shape) > 64 or not shape or (
             sorted(order) != list(range(len(shape)))):
-        raise ValueError(f"`{_short(name)}` must have 2 to 8 bits and an order of its axes; "
-                         f"got {_short(row)}")
+        raise ValueError(f"`{short(name)}` must have 2 to 8 bits and an order of its axes; "
+                         f"got {short(row)}")
     sizes = [shape[axis] for axis in order]
     out, n = sizes[0], math.prod(sizes[1:])
     if not group or not n or n % group:
-        raise ValueError(f"`{_short(name)}` must have groups that divide its {n} columns; "
+        raise ValueError(f"`{short(name)}` must have groups that divide its {n} columns; "
                          f"got {group}")
     many = (out, n // group)
     held = _of(name, "codes", stored, (out, -(-n * bits // 8) if bits <= 4 else n),
@@ -322,14 +323,14 @@ def _tensor(name: str, row: Any, stored: Mapping[str, Stored]) -> CodedTensor:
     codes = unpack(held, n, bits=bits, signed=signed) if bits <= 4 else held
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     if codes.size and (codes.min() < low or codes.max() > high):
-        raise ValueError(f"`{_short(name)}` must have codes from {low} to {high}; got "
+        raise ValueError(f"`{short(name)}` must have codes from {low} to {high}; got "
                          f"{codes.min()} to {codes.max()}")
     scale = _of(name, "scale", stored, many, "f4")
     zero = np.zeros(many, np.int32)
     if f"{name}.zero_point" in stored:
         zero = _of(name, "zero_point", stored, many, "u1", "f4")
     if not np.isfinite(scale).all() or not np.isfinite(zero).all():
-        raise ValueError(f"`{_short(name)}` must have finite scales and zero points; got others")
+        raise ValueError(f"`{short(name)}` must have finite scales and zero points; got others")
     zero = zero if zero.dtype.kind == "f" else zero.astype(np.int32)
     return CodedTensor(CodedWeight(codes, scale, zero, bits, signed),
                        tuple(shape), tuple(order))
@@ -339,10 +340,10 @@ def _of(name: str, part: str, stored: Mapping[str, Stored], shape: tuple[int, in
         *kinds: str) -> Array:
     one = stored[f"{name}.{part}"]
     if one.shape != shape:
-        raise ValueError(f"`{_short(one.name)}` must have shape {shape}; got {one.shape}")
+        raise ValueError(f"`{short(one.name)}` must have shape {shape}; got {one.shape}")
     array = one.read()
     if array.dtype not in [np.dtype(kind) for kind in kinds]:
-        raise ValueError(f"`{_short(one.name)}` must be {' or '.join(kinds)}; got {array.dtype}")
+        raise ValueError(f"`{short(one.name)}` must be {' or '.join(kinds)}; got {array.dtype}")
     return array
 
 
@@ -380,11 +381,3 @@ def _sum(tensor: CodedTensor | Array | Bits) -> bytes:
     about = f"{native.dtype.str} {array.shape}".encode()
     return hashlib.blake2b(native.reshape(-1).view(np.uint8).data, person=b"refquant",
                            key=hashlib.blake2b(about, digest_size=32).digest()).digest()
-
-
-def _short(found: object) -> str:
-    """What was found, on one line and not too long."""
-    text = str(found)
-    return (text if len(text) <= 80 else text[:77] + "...").replace("\n", " ")
-
-

@@ -7,13 +7,8 @@ the weights that lie beside an ONNX model, and no size that a file declares is b
 it was compared with the bytes there are.
 """
 
-import math
 import os
-import struct
-import threading
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
+from refquant._npy import BROKEN, read_array, read_header
 from refquant._types import Array
+from refquant._validate import short
 from refquant.interop import safetensors
 from refquant.interop._external import Slice, held_outside, require_apart, slice_of
 from refquant.interop.onnx_float import read_proto, require_held, require_onnx
@@ -33,14 +29,6 @@ __all__ = ["Stored", "npz_member", "npz_names", "tensors_of"]
 
 #: An archive may not grow by more than this when it is unpacked, beyond 16 MB.
 MOST_GROWTH = 100
-
-#: What `zipfile` and `zlib` raise for archives that are damaged, encrypted or exotic.
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-          OverflowError, struct.error, UnicodeDecodeError, OSError)
-
-
-CATCHING = threading.Lock()
-
 
 class Stored(NamedTuple):
     """A tensor that has not been read yet.
@@ -148,40 +136,20 @@ def npz_member(archive: zipfile.ZipFile, name: str) -> Array:
     ----------
     NumPy enhancement proposal 1, "A simple file format for NumPy arrays".
     """
-    with _sound(name):
-        return _member(archive, name)
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> Array:
-    with _opened(archive, name) as (file, shape, fortran, dtype):
-        count = math.prod(shape)
-        content = file.read(count * dtype.itemsize)
-    if len(content) < count * dtype.itemsize:
-        raise ValueError(f"`{_short(name)}` must hold the {count} numbers that it declares; "
-                         f"got {len(content)} bytes")
-    array = np.frombuffer(content, dtype, count).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    with _sound(name), _opened(archive, name) as (file, size):
+        return read_array(name, file, size)
 
 
 @contextmanager
-def _opened(
-    archive: zipfile.ZipFile, name: str
-) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, "np.dtype[np.generic]"]]:
-    """A member at its numbers, and what its header says: nothing that it cannot hold."""
+def _opened(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], int]]:
+    """A member and its size, which is not out of all proportion."""
     info = archive.getinfo(name)
     growth = info.file_size // max(info.compress_size, 1)
     if growth > MOST_GROWTH and info.file_size > 2**24:
-        raise ValueError(f"`{_short(name)}` must not be {growth} times as large unpacked; "
+        raise ValueError(f"`{short(name)}` must not be {growth} times as large unpacked; "
                          f"got {info.file_size} bytes")
     with archive.open(name) as file:
-        shape, fortran, dtype = _header(name, file)
-        if len(shape) > 64 or any(not 0 <= n < 2**63 for n in shape):
-            raise ValueError(f"`{_short(name)}` must have a shape; got {_short(shape)}")
-        count = math.prod(shape)
-        if count * dtype.itemsize > info.file_size:
-            raise ValueError(f"`{_short(name)}` must hold the {count} numbers that it declares; "
-                             f"got {info.file_size} bytes")
-        yield file, shape, fortran, dtype
+        yield file, info.file_size
 
 
 def open_npz(path: Path, option: str) -> zipfile.ZipFile:
@@ -205,54 +173,20 @@ def _sound(name: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as err:
-        raise ValueError(f"`{name}` must be a .npy array; got {_line(err)}") from None
+        raise ValueError(f"`{short(name)}` must be a .npy array; got {_line(err)}") from None
 
 
 def _line(err: Exception) -> str:
-    return _short(err) or type(err).__name__
-
-
-def _short(found: object) -> str:
-    text = " ".join(str(found).split())
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[np.generic]"]:
-    try:
-        version = read_magic(file)
-        read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        # Of headers by Python 2, of odd escapes. Two threads at once would leave them caught.
-        with CATCHING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            shape, fortran, dtype = read(_Start(file))
-    except (ValueError, SyntaxError, TypeError, MemoryError, *BROKEN) as err:
-        raise ValueError(f"`{_short(name)}` must be a .npy array; got {_line(err)}") from None
-    if dtype.kind not in "biufc":
-        got = "Python objects" if dtype.hasobject else _short(dtype)
-        raise ValueError(f"`{_short(name)}` must hold numbers; got {got}")
-    return shape, fortran, dtype
-
-
-class _Start:
-    """The start of a file: a header of gigabytes is not read to be told that it is too long."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.left = file, 2**16
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most what is left of the start."""
-        found = self.file.read(min(size, self.left))
-        self.left -= len(found)
-        return found
+    return short(err) or type(err).__name__
 
 
 def _npz(path: Path) -> list[Stored]:
     found = []
     with open_npz(path, "FILE") as archive:
         for name, member in npz_names(archive).items():
-            with _sound(member), _opened(archive, member) as (_, shape, _, _):
-                pass
-            found.append(Stored(name, shape, partial(_npz_read, path.absolute(), member)))
+            with _sound(member), _opened(archive, member) as (file, size):
+                header = read_header(member, file, size)
+            found.append(Stored(name, header.shape, partial(_npz_read, path.absolute(), member)))
     return found
 
 

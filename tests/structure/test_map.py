@@ -81,7 +81,7 @@ def test_no_orphan_tests():
         known = target.with_suffix(".py").exists() or target.is_dir() or private.exists()
         whole = home.stem in {
             "test_autograd", "test_bench_wrapper", "test_benchmarks", "test_check_offline",
-            "test_contract", "test_onnx_nodes", "test_readers"}
+            "test_contract", "test_hostile_files", "test_onnx_nodes", "test_readers"}
         if not (special & set(home.parts) or known or whole):
             orphans.append(str(home))
     assert not orphans, f"no module refquant/<path>.py for these tests: {sorted(orphans)}"
