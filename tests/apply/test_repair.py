@@ -166,7 +166,7 @@ def test_expected_means_pass_through_additions_and_pools():
 
 
 def test_empirical_correction_repairs_four_bits_on_every_network():
-    """Measured: 63 to 82 % without, 91 to 94 % with; float 95 to 96 %."""
+    """A1. Measured: 63 to 82 % without, 91 to 94 % with; float 95 to 96 %."""
     gains = []
     for seed in SEEDS:
         (nodes, values), _ = folded(seed)
@@ -179,17 +179,19 @@ def test_empirical_correction_repairs_four_bits_on_every_network():
 
 
 def test_empirical_correction_gains_a_third_at_three_bits():
-    """Mean of five networks: 37 % without, 78 % with."""
+    """A1. Mean of five networks: 37 % without, 78 % with; 0.36 to 0.51 on each of the four that
+    start below one half, where there is room: the fifth starts at 62 %, and float has 96."""
     gains = []
     for seed in SEEDS:
         (nodes, values), _ = folded(seed)
         q = rounded(nodes, values, 3)
         gains.append(accuracy(nodes, corrected(nodes, values, q)) - accuracy(nodes, q))
     assert np.mean(gains) >= 0.35
+    assert sum(gain >= 0.35 for gain in gains) >= 4
 
 
 def test_analytic_correction_needs_no_data_and_gains_less():
-    """Mean of five networks at 4 bits: 77 % without, 86 % with; 90 % if the input mean is known."""
+    """A2. Mean of five, 4 bits: 77 % without, 86 % with; 90 % if the input mean is known."""
     rows = []
     for seed in SEEDS:
         (nodes, values), statistics = folded(seed)
@@ -204,7 +206,7 @@ def test_analytic_correction_needs_no_data_and_gains_less():
 
 
 def test_restored_moments_repair_the_weights_themselves():
-    """Mean of five networks: 77 to 93 % at 4 bits, 37 to 74 % at 3."""
+    """A3. Mean of five networks: 77 to 93 % at 4 bits, 37 to 74 % at 3."""
     for bits, gain in ((4, 0.08), (3, 0.35)):
         rows = []
         for seed in SEEDS:
@@ -218,7 +220,7 @@ def test_restored_moments_repair_the_weights_themselves():
 
 
 def test_equalization_gains_on_the_mean_of_five_networks():
-    """4 bits per tensor: 77 to 89 %. No law: one network of another seed may lose."""
+    """A4. 4 bits per tensor: 77 to 89 %. No law: one network of another seed may lose."""
     rows = []
     for seed in SEEDS:
         (nodes, values), _ = folded(seed)
@@ -240,7 +242,7 @@ def gauged(nodes, values, rng):
 
 
 def test_equalization_undoes_what_random_factors_spoil():
-    """8 bits: 27 to 77 % as it is, within a point of the network without the factors after."""
+    """A4. 8 bits: 27 to 77 % as it is, within a point of the network without the factors after."""
     (nodes, values), _ = folded(0)
     plain = accuracy(nodes, rounded(nodes, equalize(nodes, values).values, 8))
     for draw in range(3):
@@ -251,7 +253,7 @@ def test_equalization_undoes_what_random_factors_spoil():
 
 
 def test_without_any_data_four_bit_weights_gain_ten_points():
-    """W4A8, mean of five networks: 77 to 92 %."""
+    """A5. W4A8, mean of five networks: 77 to 92 %."""
     rows = []
     for seed in SEEDS:
         model = trained(SEPARABLE, seed=seed)
@@ -267,7 +269,7 @@ def test_without_any_data_four_bit_weights_gain_ten_points():
 
 
 def test_without_any_data_random_factors_do_no_harm():
-    """W8A8 of networks with factors exp(N(0, 1)) moved between layers, one draw each: 77, 11 and
+    """A5. W8A8 of networks with factors exp(N(0, 1)) moved between layers, a draw each: 77, 11 and
     22 % as they are, with ranges from data; 95, 94 and 95 % without any."""
     rows = []
     for seed in range(3):
@@ -314,7 +316,7 @@ def high_biases():
 
 
 def test_absorbed_biases_need_a_padding_of_minus_the_shift(high_biases):
-    """Accuracy 77 % in float, 77 % absorbed, and 58 % if the next layer goes on padding with
+    """A6. Accuracy 77 % in float, 77 % absorbed, and 58 % if the next layer goes on padding with
     zeros: every value has been shifted but those outside of the image."""
     statistics = norm_statistics(high_biases.nodes, high_biases.values)
     nodes, values = fold_batch_norms(high_biases.nodes, high_biases.values)

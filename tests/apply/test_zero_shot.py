@@ -228,15 +228,23 @@ def test_the_table_has_whole_networks_in_the_order_of_the_script():
 
 
 def test_learned_rounding_from_distilled_images_is_near_that_from_real_ones():
-    """Two bits per weight; noise of the same mean and variance fails."""
+    """A20. Two bits per weight; noise of the same mean and variance fails.
+
+    Within 0.06 of real images on each plain network. Of the separable ones it is the first,
+    0.744 against 0.756 (0.748 against 0.784 where the row is from); the others lose 0.09 and 0.21.
+    """
     assert gain("rounding", "plain", "W2", "gaussian") >= 0.05
     assert gain("rounding", "separable", "W2", "gaussian") >= 0.3
-    assert gain("rounding", "plain", "W2", "real") >= -0.06
+    for network, count in (("plain", 3), ("separable", 1)):
+        near = (figures("rounding", network, "W2", "batch")
+                >= figures("rounding", network, "W2", "real") - 0.06)
+        assert near[:count].all()
     assert gain("rounding", "separable", "W2", "real") >= -0.15       # measured -0.10
     assert gain("rounding", "plain", "W2", "none") >= 0.4
 
 
 def test_training_on_distilled_images_recovers_two_bit_weights():
+    """A21: 0.4 on the plain network with activations of four bits, and what its section asks."""
     assert gain("training", "plain", "W2A4", "none") >= 0.4
     assert gain("training", "plain", "W2A4", "gaussian") >= 0.02
     assert gain("training", "separable", "W3A4", "none") >= 0.12

@@ -236,10 +236,11 @@ def test_squares_of_float32_are_not_lost():
 
 
 def test_activations_of_trained_networks_at_two_bits():
-    """Squared error on other images, over that of min-max. What enters the third layer of five
+    """A7. Squared error on other images, over that of min-max. What enters the third layer of five
     plain networks: least squares 0.18 to 0.28, ACIQ 0.30 to 0.47; what enters the last
     pointwise layer of five separable ones, which is nearer to a Laplace law: ACIQ 0.17 to 0.24.
-    With the bound of the authors' code, wrong for a Laplace law, 0.18 to 0.28 on the plain ones.
+    With the bound of the authors' code, wrong for a Laplace law and the one of that experiment
+    (0.18 there), 0.18 to 0.28 on the plain ones, and within 2 % of least squares.
     """
     digits = split()
     for architecture, name, limits in ((PLAIN, "c2", (0.5, 0.3)), (SEPARABLE, "d2", (0.3, 0.3))):
@@ -255,4 +256,6 @@ def test_activations_of_trained_networks_at_two_bits():
             published = shown.mean() + unit_bound(3, LAPLACE) * np.abs(shown - shown.mean()).mean()
             theirs = two_bits(np.array(0.0), np.minimum(published, shown.max()))
             assert mse(held_out, fake_quantize(held_out, theirs)) <= 0.3 * plain
+            if architecture is PLAIN:
+                assert mse(held_out, fake_quantize(held_out, theirs)) <= 1.25 * least
             assert least <= min(limits[1] * plain, modelled)

@@ -92,7 +92,7 @@ def test_bad_data_are_refused(calibrate):
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_symmetric_loses_to_asymmetric_and_both_to_a_range_per_token():
-    """MiniLM, W8A8: outputs of GELU fill less than half of a symmetric grid."""
+    """A26. MiniLM, W8A8: outputs of GELU fill less than half of a symmetric grid."""
     need_minilm()
     ranges = calibrated_ranges()
     even = {name: symmetric(np.maximum(-r.low, r.high).reshape(()), bits=8)

@@ -261,7 +261,7 @@ def accuracy_of(method, *, seed, bits, images=256):
 
 @pytest.mark.slow
 def test_two_bits_are_enough_when_rounding_is_learned():
-    """Measured 0.97 +- 0.004 where nearest ends at 0.35 +- 0.14 (mean and s.d. of five)."""
+    """A10. Measured 0.97 +- 0.004 where nearest ends at 0.35 +- 0.14 (mean and s.d. of five)."""
     ours = [accuracy_of(learned, seed=s, bits=2) for s in range(5)]
     plain = [accuracy_of(nearest, seed=s, bits=2) for s in range(5)]
     assert min(ours) >= 0.95

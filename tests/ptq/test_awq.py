@@ -145,7 +145,7 @@ def test_a_symmetric_fit_serves_as_well():
 
 @pytest.mark.parametrize(("bits", "gain"), [(3, 0.05), (2, 0.4)])
 def test_on_text_scale_and_clip_are_better_than_nearest_rounding_in_the_same_groups(bits, gain):
-    """3 bits: 2.468 -> 2.400 bits per character; 2 bits: 3.325 -> 2.732."""
+    """A14. 3 bits: 2.468 -> 2.400 bits per character; 2 bits: 3.325 -> 2.732."""
     assert (text_bits(by_awq, loop=parallel, bits=bits, size=32)
             < text_bits(nearest, bits=bits, size=32) - gain)
 
@@ -153,7 +153,7 @@ def test_on_text_scale_and_clip_are_better_than_nearest_rounding_in_the_same_gro
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_scale_and_clip_are_better_than_nearest_rounding():
-    """MiniLM, 3 bits, groups of 64, cosine of embeddings."""
+    """A14. MiniLM, 3 bits, groups of 64, cosine of embeddings: 0.843 -> 0.917."""
     need_minilm()
     assert (minilm_weights(by_awq, parallel, bits=3, size=64).cosine
             > minilm_weights(nearest, parallel, bits=3, size=64).cosine + 0.05)

@@ -255,12 +255,12 @@ def test_the_factors_are_what_they_are_called(seed):
 
 @pytest.mark.parametrize(("bits", "gain"), [(3, 0.07), (2, 0.4)])
 def test_on_text_it_is_better_than_nearest_rounding_with_the_same_grids(bits, gain):
-    """3 bits: 2.733 -> 2.610 bits per character (float 2.333); 2 bits: 4.600 -> 3.488."""
+    """A13. 3 bits: 2.733 -> 2.610 bits per character (float 2.333); 2 bits: 4.600 -> 3.488."""
     assert text_bits(by_gptq, bits=bits) < text_bits(nearest, bits=bits) - gain
 
 
 def test_with_fewer_contexts_than_inputs_it_is_worse_than_nearest_rounding():
-    """64 contexts for 256 inputs repair what happened by chance; 4096 are enough."""
+    """A27. 64 contexts for 256 inputs repair what happened by chance; 4096 are enough."""
     baseline = text_bits(nearest, bits=3)
     assert text_bits(by_gptq, bits=3, contexts=64) > baseline
     assert text_bits(by_gptq, bits=3, contexts=4096) < baseline
@@ -269,7 +269,7 @@ def test_with_fewer_contexts_than_inputs_it_is_worse_than_nearest_rounding():
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_it_is_better_than_nearest_rounding():
-    """MiniLM, 3 bits per row, cosine of embeddings."""
+    """A13. MiniLM, 3 bits per row, cosine of embeddings: 0.725 -> 0.863."""
     need_minilm()
     assert minilm_weights(by_gptq, bits=3).cosine > minilm_weights(nearest, bits=3).cosine + 0.1
 

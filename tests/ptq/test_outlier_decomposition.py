@@ -102,7 +102,7 @@ def test_bad_input_is_refused():
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_less_than_a_hundredth_of_the_columns_halve_what_is_lost():
-    """MiniLM, 8 bits: cosine 0.9978 with codes alone, 0.9995 with outliers from 6 in float."""
+    """A17. MiniLM, 8 bits: cosine 0.9978 with codes alone, 0.9995 with outliers from 6 in float."""
     need_minilm()
     lost = [1 - minilm_products(partial(decomposed, threshold=t)).cosine for t in (np.inf, 6.0)]
     assert lost[1] < lost[0] / 2

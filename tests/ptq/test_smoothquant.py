@@ -122,7 +122,7 @@ def test_bad_input_is_refused():
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_quality_over_strength_is_an_upside_down_u():
-    """MiniLM, W8A8 per tensor, mean of twelve sites: 26.8 dB without, 31.3 dB at one half."""
+    """A16. MiniLM, W8A8 per tensor, mean of twelve sites: 26.8 dB without, 31.3 dB at one half."""
     need_minilm()
     sites = norm_fed_sites()
     none = np.mean([smoothed_decibels(site, None) for site in sites])
@@ -135,7 +135,7 @@ def test_on_a_transformer_quality_over_strength_is_an_upside_down_u():
 @pytest.mark.peer
 @pytest.mark.slow
 def test_however_large_its_outliers_a_transformer_is_smoothed_to_the_same():
-    """MiniLM, four channels made 1 to 100 times as large: 24 to 6 dB, smoothed 33 dB always."""
+    """A16. MiniLM, four channels 1 to 100 times as large: 24 to 6 dB, smoothed 33 dB always."""
     need_minilm()
     made = {}
     for factor in (1.0, 10.0, 100.0):
