@@ -31,6 +31,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from refquant._types import Array
+from refquant.apply._experiment_few_labels import initial, perceptron
 from refquant.apply.rewrite import fold_batch_norms
 from refquant.apply.simulate import weight_names
 from refquant.apply.train import shuffled, start, train
@@ -42,7 +43,6 @@ from refquant.nn.denoiser import sample, trained_denoiser
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.models import Model
 from refquant.nn.network import Node, Op, run
-from refquant.nn.operations import linear, relu
 from refquant.nn.optimizers import cosine
 from refquant.nn.small_models import PLAIN, split, trained
 from refquant.nn.text import bits_per_character, text_data, trained_text_model
@@ -96,17 +96,17 @@ def digit(seed: int) -> Task:
 def canvas(seed: int) -> Task:
     """Which digit, wherever it is."""
     data, (_, seen) = split(), canvases(seed)
-    nodes, values = perceptron(seed, 10, softmax_cross_entropy)
+    nodes, values = taught(seed, 10, softmax_cross_entropy)
     return Task(nodes, values, partial(share_right, nodes, flat(seen), data.y_test), 0.1)
 
 
 def place(seed: int, judge: Callable[[Array], Array] = lambda share: share) -> Task:
     """Where, whichever digit it is: the mean of what `judge` makes of the overlaps."""
     some, seen = canvases(seed)
-    nodes, values = perceptron(seed, 4, squared_error)
+    nodes, values = taught(seed, 4, squared_error)
 
     def score(v: dict[str, Array]) -> float:
-        boxes = run(nodes, {"x": flat(seen), **v}).values["answer"]
+        boxes = run(nodes, {"x": flat(seen), **v}).values[nodes[-1].name]
         return float(judge(overlap(boxes, seen.boxes)).mean())
 
     middle = np.repeat(some.boxes.mean(0, keepdims=True), len(seen.boxes), 0)
@@ -172,23 +172,14 @@ def flat(some: Placed) -> Array:
 
 
 @lru_cache(maxsize=2)
-def perceptron(seed: int, outputs: int, loss: Op) -> tuple[list[Node], dict[str, Array]]:
+def taught(seed: int, outputs: int, loss: Op) -> tuple[list[Node], dict[str, Array]]:
     """Three layers, trained on the canvases of the seed to answer one of the questions."""
-    rng, nodes, source = np.random.default_rng(seed), [], "x"
-    values: dict[str, Array] = {}
-    for i, (n, out) in enumerate([(SIDE**2, 128), (128, 64), (64, outputs)], 1):
-        weight = rng.standard_normal((out, n)) * (2 / n) ** 0.5
-        values |= {f"fc{i}.weight": weight.astype(np.float32),
-                   f"fc{i}.bias": np.zeros(out, np.float32)}
-        name = f"h{i}" if i < 3 else "answer"
-        nodes.append(Node(name, linear, (source, f"fc{i}.weight", f"fc{i}.bias")))
-        if i < 3:
-            nodes.append(Node(f"r{i}", relu, (name,)))
-            source = f"r{i}"
+    sizes, rng = (SIDE**2, 128, 64, outputs), np.random.default_rng(seed)
+    nodes, begin = perceptron(sizes), start(initial(sizes, rng), {})
     some, _ = canvases(seed)
     targets = some.boxes if loss is squared_error else np.tile(split().y_train, COPIES)
     batch = shuffled({"x": flat(some), "target": targets}, BATCH, rng=rng)
-    state = train([*nodes, Node("loss", loss, ("answer", "target"))], start(values, {}), batch,
+    state = train([*nodes, Node("loss", loss, (nodes[-1].name, "target"))], begin, batch,
                   steps=STEPS, rate=cosine(RATE, STEPS))
     return nodes, state.parameters
 

@@ -77,8 +77,8 @@ def test_the_frechet_distance_of_a_set_to_itself_moved_is_how_far_it_moved():
 def test_place_and_found_judge_the_same_network_and_a_perfect_one_would_get_all():
     place, found = TASKS["place"](0), TASKS["found"](0)
     assert all(np.array_equal(v, found.values[n]) for n, v in place.values.items())
-    assert run(place.nodes, {"x": flat(canvases(0)[1]), **place.values}).values[
-        "answer"].shape == (500, 4)
+    boxes = run(place.nodes, {"x": flat(canvases(0)[1]), **place.values}).values["logits"]
+    assert boxes.shape == (500, 4)
     assert 0.2 < place.chance < 0.4 < 0.75 < place.score(place.values) < 1
     assert 0.1 < found.chance < 0.2 < 0.99 < found.score(found.values) <= 1
 
