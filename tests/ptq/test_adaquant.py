@@ -47,6 +47,30 @@ def test_the_result_lies_on_its_own_grid(seed):
     assert (r.quantizer.scale > 0).all()
 
 
+def test_the_schedule_hears_what_share_is_done_and_scales_every_rate():
+    w, x = layer(2)
+    q = symmetric(absmax(w, axis=1), bits=2)
+    heard = []
+
+    def none(done):
+        heard.append(done)
+        return 0.0
+
+    still = adaquant(w, x, x @ w.T, q, rng=rng(), steps=4, rate=1.0, schedule=none)
+    assert heard == [0, 0.25, 0.5, 0.75]
+    assert np.array_equal(still.codes, q.encode(w))
+    assert np.allclose(still.quantizer.scale, q.scale, rtol=1e-15)
+    assert not still.bias.any()
+    # Half of a rate by the schedule is half of it by its own argument.
+    rates = {"rate": 0.1, "scale_rate": 0.1, "bias_rate": 0.1}
+    one = adaquant(w, x, x @ w.T, q, rng=rng(), steps=9, **rates, schedule=lambda done: 0.5)
+    half = adaquant(w, x, x @ w.T, q, rng=rng(), steps=9, schedule=lambda done: 1.0,
+                    **{name: value / 2 for name, value in rates.items()})
+    assert np.allclose(one.quantizer.scale, half.quantizer.scale, rtol=1e-12)
+    assert np.allclose(one.bias, half.bias, rtol=1e-12)
+    assert np.array_equal(one.codes, half.codes)
+
+
 def test_the_output_comes_closer_on_the_mean_over_problems():
     ratios = []
     for seed in range(4):

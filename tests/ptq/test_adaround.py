@@ -29,6 +29,7 @@ from refquant.ptq.adaround import (
 )
 from refquant.quantizer import fake_quantize
 from refquant.quantizers.uniform import Uniform, symmetric
+from refquant.rounding import stochastic
 
 SEEDS = st.integers(0, 2**32 - 1)
 STEP = Uniform(np.array([[1.0]]), np.array([[0]]), -4, 4)
@@ -271,6 +272,31 @@ def test_two_bits_are_enough_when_rounding_is_learned():
 def test_three_bits_are_nearly_free_when_rounding_is_learned():
     assert accuracy_of(learned, seed=2, bits=3) >= 0.97
     assert accuracy_of(nearest, seed=2, bits=3) < 0.9
+
+
+def test_which_way_each_weight_is_rounded_decides_and_nearest_is_not_the_best():
+    """Three bits, one scale per tensor: all down or all up is chance. The best of twenty random
+    roundings beats nearest on four of five networks: 0.834 (0.876), 0.858 (0.768), 0.770 (0.738),
+    0.924 (0.914), 0.920 (0.848), although the mean of the twenty is 0.08 to 0.22 below it.
+    """
+    def rounded(values, rounding):
+        new = dict(values)
+        for name in ("c1.weight", "c2.weight", "c3.weight", "fc.weight"):
+            grid = omse(values[name], partial(symmetric, bits=3))
+            codes = np.clip(rounding(values[name] / grid.scale), grid.qmin, grid.qmax)
+            new[name] = grid.decode(codes.astype(np.int32)).astype(np.float32)
+        return accuracy(Model(list(nodes), new, {}), DATA.x_test, DATA.y_test)
+
+    ahead = []
+    for seed in range(2):
+        model, draws = trained(PLAIN, seed=seed), np.random.default_rng(0)
+        nodes, values = fold_batch_norms(model.nodes, model.values)
+        assert max(rounded(values, np.floor), rounded(values, np.ceil)) < 0.2
+        near = rounded(values, np.rint)
+        found = [rounded(values, partial(stochastic, rng=draws)) for _ in range(20)]
+        assert np.mean(found) < near
+        ahead.append(max(found) > near)
+    assert ahead == [False, True]
 
 
 @pytest.mark.slow
