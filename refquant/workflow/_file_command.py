@@ -1,6 +1,6 @@
 """The command ``refquant workflow MODEL.onnx --data DATA.npz``: the ladder on your own model."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,12 @@ from refquant.workflow.ladder import Step
 from refquant.workflow.onnx_ladder import (
     File,
     FileClimb,
+    FileRung,
     blame,
     climb_file,
     output_of,
     rungs_for_file,
+    untrainable,
 )
 from refquant.workflow.quantize import activation_plan, batches_of, observe
 from refquant.workflow.shift import Answers, fall, shifts
@@ -158,7 +160,9 @@ def workflow_file(
         dict(zip(("to fit to", "to choose by", "to judge by"), map(len, parts), strict=True)),
         path.stat().st_size, settings.max_drop, baseline, steps, found.climb.reached,
         paired_drop(*last.scores(by), rng=rng), sqnr(last.exact, last.got), found.blamed,
-        _groups(by, last, rng), moved, _notes(model, by, len(exact), settings, rungs, steps),
+        _groups(by, last, rng), moved, _notes(
+            model, by, len(exact), settings, rungs, steps,
+            untrainable(model, subject.batches(fit)[0], subject.output)),
         _advice(found, settings))
     if output is not None:
         save_bytes(output, best.content)
@@ -302,8 +306,8 @@ def _values(
 
 
 def _notes(
-    model: FloatOnnx, by: _Judge, choosing: int, settings: Settings, rungs: Collection[str],
-    steps: Sequence[Step],
+    model: FloatOnnx, by: _Judge, choosing: int, settings: Settings, rungs: Mapping[str, FileRung],
+    steps: Sequence[Step], untrained: str,
 ) -> list[str]:
     """What a reader should know of how it was done."""
     notes = [f"left in float: {name}: {why}" for name, why in model.left.items()]
@@ -312,12 +316,10 @@ def _notes(
                      f"{settings.max_drop:g} cannot be told from none. More examples would help.")
     if settings.group is not None and any(x.op == "Conv" for x in model.layers):
         notes.append("Convolutions have one scale a filter: groups are for products.")
-    left_out = [n for n in ("SmoothQuant", "AWQ", "AdaRound") if n not in rungs]
-    if left_out and any(step.name == "mixed" for step in steps):
-        why = {"AdaRound": "too many weights to learn roundings for"}
+    if steps[-1].name == list(rungs)[-1] or steps[-1].name not in rungs:
+        why = {"AdaRound": "too many weights to learn roundings for", "trained": untrained}
         notes += [f"Not tried: {n}: {why.get(n, 'most weights are not in products')}."
-                  for n in left_out]
-    notes.append("Not tried: training: an ONNX file holds no training graph.")
+                  for n in ("SmoothQuant", "AWQ", "AdaRound", "trained") if n not in rungs]
     return notes
 
 

@@ -12,12 +12,16 @@ AWQ             the same, weights that matter are evened out    products, and ti
 AdaRound        roundings learned from outputs, and moments     a small model
 mixed           a width for each layer, or float, one bit more  a run for each layer
                 in the mean
+trained         straight through, towards the float output      a small model, all of
+                                                                whose operators have a
+                                                                way back
 float inputs    the best so far, activations left in float      nothing
 spare           and the worst layers left in float, one more    a run for each layer
                 with each rung
 ==============  ==============================================  ============================
 
-What enters a layer has 8 bits up to *mixed*. Training is no rung: a file has no training graph.
+What enters a layer has 8 bits up to *trained*. Nothing needs a label: what is learned is learned
+from the outputs of the float model.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,10 +32,15 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import require_int
+from refquant.apply.simulate import static
+from refquant.apply.train import shuffled, start, train
 from refquant.interop.onnx_float import FloatOnnx, require_onnx, run_values
+from refquant.interop.onnx_import import import_onnx, shift_name
 from refquant.interop.qdq import CodedWeight, weight_bytes, with_codes
 from refquant.metrics import sqnr
 from refquant.mixed_precision.integer_program import Budget, allocate
+from refquant.nn.network import Node, Pullback, run
+from refquant.nn.optimizers import cosine
 from refquant.quantizers.uniform import Uniform
 from refquant.workflow._onnx_moments import moments_of, repairs, with_shifts
 from refquant.workflow.ladder import Climb, climb, silent
@@ -45,13 +54,19 @@ from refquant.workflow.quantize import (
 from refquant.workflow.weights import Seen, by_adaround, by_gptq, clipped, nearest
 
 __all__ = ["Blame", "File", "FileClimb", "FileRung", "Recipe", "blame", "climb_file",
-           "output_of", "rungs_for_file", "sparing", "written"]
+           "output_of", "rungs_for_file", "sparing", "untrainable", "written"]
 
 Batches: TypeAlias = Sequence[Mapping[str, Array]]
 #: Bits of a weight that is left alone.
 FLOAT = 32
 #: Weights above which learned rounding takes too long to be tried unasked.
 MOST_LEARNED = 300_000
+#: Steps of training, and examples of each.
+STEPS, TRAINING_BATCH = 150, 64
+#: Of a step of training, in units of a parameter.
+RATE = 0.01
+#: Name of the float output, beside the inputs.
+TARGET = "refquant:target"
 #: Where sparing layers ends: half precision would be as small.
 MOST_SPARED = 16
 
@@ -166,7 +181,7 @@ def rungs_for_file(
     rng: np.random.Generator,
     group_size: int | None = None,
 ) -> dict[str, FileRung]:
-    """The rungs of the table up to *mixed*, for a model.
+    """The rungs of the table up to *trained*, for a model.
 
     Parameters
     ----------
@@ -181,7 +196,7 @@ def rungs_for_file(
     output : str
         Whose signal to noise says what a layer costs.
     rng : numpy.random.Generator
-        Of learned rounding.
+        Of learned rounding and of the order of examples in training.
     group_size : int, optional
         Inputs that share a scale; rows without it.
 
@@ -198,7 +213,7 @@ def rungs_for_file(
     ----------
     Nagel et al., 2021, arXiv:2106.08295, section 3.7; Frantar et al., 2023, arXiv:2210.17323;
     Lin et al., 2024, arXiv:2306.00978; Xiao et al., 2023, arXiv:2211.10438; Nagel et al., 2020,
-    arXiv:2004.10568; Yao et al., 2021, arXiv:2011.10680.
+    arXiv:2004.10568; Yao et al., 2021, arXiv:2011.10680; Bengio et al., 2013, arXiv:1308.3432.
     """
     require_int("bits", bits, 2, 8)
     layers = model.by_weight
@@ -221,6 +236,27 @@ def rungs_for_file(
             made.weights[n].scale * found[n].gain[:, None]).astype(np.float32)) for n in found}
         shift = {n: repair.shift for n, repair in found.items()}
         return written(model, made._replace(weights={**made.weights, **stretched}, shift=shift))
+
+    def by_training() -> File:
+        net, plan = import_onnx(model), activation_plan(model, seen)
+        rows = quantize_layers(model, clipped, bits=dict.fromkeys(layers, bits), group_size=None,
+                               seen=seen).weights
+        grids = {n: _grid(rows[n], net.values[n].ndim) for n in layers}
+        # A step of Adam is as long as its rate: so many hundredths of what a number is like.
+        size = {n: float(np.sqrt(np.square(net.values[n]).mean())) for n in layers} | {
+            shift_name(n): float(moments()[n].deviation.mean()) for n in layers}
+        data = {n: np.concatenate([b[n] for b in batches]) for n in batches[0]}
+        data[TARGET] = output_of(model, None, batches, output)
+        state = train([*net.nodes, Node("loss", _relative_error, (output, TARGET))],
+                      start(net.values, {}),
+                      shuffled(data, min(TRAINING_BATCH, _count(batches[0])), rng=rng),
+                      steps=STEPS, rate=cosine(RATE, STEPS), tap=static({**plan, **grids}),
+                      factors=lambda name: max(size[name], 1e-6))
+        new = state.parameters
+        codes = {n: grids[n].encode(new[n]).reshape(rows[n].codes.shape) for n in layers}
+        return written(model, Recipe(
+            {n: rows[n]._replace(codes=codes[n]) for n in layers}, plan, {},
+            {n: new[shift_name(n)] for n in layers}))
 
     def by_program() -> File:
         coded = {b: quantize_layers(model, by_gptq, bits=dict.fromkeys(layers, b),
@@ -259,7 +295,40 @@ def rungs_for_file(
             recipe(by_gptq, scales_by_awq(model, seen, bits=bits, group_size=group_size)))
     if total <= MOST_LEARNED:
         rungs["AdaRound"] = lambda: measured(recipe(by_adaround, draws=rng))
-    return rungs | {"mixed": by_program}
+    rungs["mixed"] = by_program
+    return rungs if untrainable(model, batches[0], output) else rungs | {"trained": by_training}
+
+
+def untrainable(model: FloatOnnx, batch: Mapping[str, Array], output: str) -> str:
+    """Why training is no rung for a model; nothing if it is one.
+
+    Parameters
+    ----------
+    model : FloatOnnx
+    batch : mapping of str to ndarray
+        Inputs, on which the network that is to be trained must compute what the file does.
+    output : str
+
+    Returns
+    -------
+    str
+
+    References
+    ----------
+    Bengio et al., 2013, arXiv:1308.3432, section 3.4 (the straight-through estimator).
+    """
+    if sum(x.matrix.size for x in model.by_weight.values()) > MOST_LEARNED:
+        return "too many weights to train unasked"
+    try:
+        net = import_onnx(model)
+        made = run(net.nodes, {**batch, **net.values}).values[output]
+    except ValueError as err:
+        return str(err).partition("; got ")[2] or str(err)
+    exact = output_of(model, None, [batch], output)
+    if made.shape != exact.shape or not np.allclose(
+            made, exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max(initial=0))):
+        return "read as a network it computes something else"
+    return ""
 
 
 def climb_file(
@@ -460,12 +529,32 @@ def output_of(
         model = model._replace(proto=require_onnx().ModelProto.FromString(content))
     found = []
     for batch, values in zip(batches, run_values(model, batches, [output]), strict=True):
-        count, value = len(next(iter(batch.values()))), np.asarray(values[output])
+        count, value = _count(batch), np.asarray(values[output])
         if value.ndim < 2 or len(value) != count:
             raise ValueError(f"`{output}` must have a row for each example; got shape "
                              f"{value.shape} for {count}")
         found.append(value)
     return np.concatenate(found)
+
+
+def _count(batch: Mapping[str, Array]) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _relative_error(output: Array, target: Array) -> tuple[Array, Pullback]:
+    """Power of the difference over that of the target."""
+    power = max(float(np.square(target).sum()), 1e-30)
+    off = output - target
+    loss = np.asarray(np.square(off).sum() / power, output.dtype)
+    return loss, lambda g: (off * (2 * g / power), None)
+
+
+def _grid(coded: CodedWeight, rank: int) -> Uniform:
+    """The grid of each row, for a weight with more axes."""
+    shape = (-1, *(1,) * (rank - 1))
+    most = 2 ** (coded.bits - 1) - 1 if coded.signed else 2**coded.bits - 1
+    return Uniform(coded.scale.reshape(shape), coded.zero_point.reshape(shape),
+                   -most if coded.signed else 0, most)
 
 
 def _own_error(model: FloatOnnx, name: str, coded: CodedWeight) -> float:

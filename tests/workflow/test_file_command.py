@@ -76,7 +76,7 @@ def test_the_file_that_is_written_is_the_one_that_was_judged(folder, tmp_path, c
     printed = capsys.readouterr().out
     for part in ("judged by accuracy", "no example in two of them", "Stopped at",
                  "Examples that chose nothing", "most would be gained", "On brighter.npz",
-                 "Not tried: training", "outside of its range most"):
+                 "outside of its range most"):
         assert part in printed
 
 
@@ -163,6 +163,7 @@ def test_what_is_not_reached_has_status_1_the_best_file_and_advice(folder, tmp_p
     assert "although it is not good enough" in printed
     assert "Next: more bits (--bits 3);" in printed
     assert "quantization-aware training where the model was made" in printed
+    assert "Not tried: trained: y: LpNormalization has no way back here." in printed
     assert out.stat().st_size > 100
 
 
@@ -224,9 +225,8 @@ def test_a_model_needs_data_and_data_need_a_model(folder, tmp_path, capsys):
     assert (folder / "model.onnx").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("delay", [1.0, 2.5])
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_ended_leaves_what_was_there(folder, tmp_path, delay, kind):
+@pytest.mark.parametrize(("kind", "delay"), [(signal.SIGKILL, 1.5), (signal.SIGINT, 1.0)])
+def test_a_run_that_is_ended_leaves_what_was_there(folder, tmp_path, kind, delay):
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there")
     process = subprocess.Popen(
@@ -243,13 +243,12 @@ def test_a_run_that_is_ended_leaves_what_was_there(folder, tmp_path, delay, kind
         assert told == b"refquant: interrupted\n"
 
 
-def test_the_shipped_network_tells_its_story_as_data_and_as_a_page(tmp_path, capsys):
-    page = tmp_path / "page.html"
-    assert run(["workflow", "--json", "--report", str(page)]) == 0
+def test_the_shipped_network_tells_its_story_as_data(capsys):
+    assert run(["workflow", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kept"] == "per channel"
     assert told["rungs"][-1]["bits"] < 8
-    assert "digits CNN" in page.read_text("utf-8")
+    assert told["examples"] == {"to fit to": 898, "to choose by": 449, "to judge by": 450}
 
 
 EITHER = (np.int64, ("batch", "length"))

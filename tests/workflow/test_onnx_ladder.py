@@ -20,6 +20,7 @@ from refquant.workflow.onnx_ladder import (
     output_of,
     rungs_for_file,
     sparing,
+    untrainable,
     written,
 )
 from refquant.workflow.quantize import activation_plan, observe, quantize_layers
@@ -182,7 +183,7 @@ def test_convolutions_are_not_evened_out_and_large_models_not_learned(monkeypatc
     model = opened(RAW)
     assert list(rungs_for_file(model, {}, FIT, bits=4, output="logits",
                                rng=np.random.default_rng(0))) == [
-        "nearest", "clip", "moments", "GPTQ", "AdaRound", "mixed"]
+        "nearest", "clip", "moments", "GPTQ", "AdaRound", "mixed", "trained"]
     monkeypatch.setattr("refquant.workflow.onnx_ladder.MOST_LEARNED", 10)
     assert list(rungs_for_file(chain(), {}, ROWS, bits=4, output="y",
                                rng=np.random.default_rng(0))) == [
@@ -233,6 +234,36 @@ def test_a_layer_with_too_few_bits_is_blamed_first(bad):
     assert next(iter(rungs)) == f"spare {bad}"
     assert bad not in first.recipe.weights
     assert all(rung().bits <= 16 for rung in rungs.values())
+
+
+def test_training_needs_no_label_and_leaves_codes_of_the_grid():
+    """Two bits of a product: four levels a row, and an output nearer than by any rounding."""
+    model = model_of([("Gemm", ["x", "w1", "b1"], "a", {}), ("Relu", ["a"], "r", {}),
+                      ("MatMul", ["r", "w2"], "y", {})],
+                     {"w1": W["w1"], "w2": W["w2"], "b1": BIAS["b1"] / 20})
+    seen = observe(model, ROWS, rng=np.random.default_rng(0))
+
+    def made():
+        return rungs_for_file(model, seen, ROWS, bits=2, output="y",
+                              rng=np.random.default_rng(0))
+
+    exact, rungs = output_of(model, None, ROWS, "y"), made()
+    file, best = rungs["trained"](), rungs["AdaRound"]()
+    assert all(len(np.unique(row)) <= 4 for c in file.recipe.weights.values() for row in c.codes)
+    assert set(file.recipe.shift) == {"w1", "w2"}
+    assert sqnr(exact, output_of(model, file.content, ROWS, "y")) > 1 + sqnr(
+        exact, output_of(model, best.content, ROWS, "y"))
+    assert made()["trained"]().content == file.content
+
+
+def test_what_cannot_be_trained_says_why(monkeypatch):
+    model = model_of([("MatMul", ["x", "w1"], "a", {}), ("Erf", ["a"], "y", {})], {"w1": W["w1"]})
+    assert untrainable(model, ROWS[0], "y") == "y: Erf has no way back here"
+    assert untrainable(chain(), ROWS[0], "y") == ""
+    assert "trained" not in rungs_for_file(model, {}, ROWS, bits=4, output="y",
+                                           rng=np.random.default_rng(0))
+    monkeypatch.setattr("refquant.workflow.onnx_ladder.MOST_LEARNED", 10)
+    assert untrainable(chain(), ROWS[0], "y") == "too many weights to train unasked"
 
 
 def test_layers_are_spared_one_more_each_time_until_it_is_good_enough():
