@@ -154,7 +154,8 @@ def round_and_fit(
         factor, given, owed = work.factor[block, block], work.given(block), work.owed(block)
         for group in _blocks(len(owed), size):
             target = owed[group]
-            target += factor[group.stop :, group].T @ owed[group.stop :]
+            if group.stop < len(owed):
+                target += factor[group.stop :, group].T @ owed[group.stop :]
             repaired = dtrsm(1.0, factor[group, group], target.T, side=1, lower=1, diag=1).T
             repaired += given[group]
             quantizers.append(fit(repaired[::-1].T))
@@ -197,7 +198,8 @@ class _Columns:
         """A block to whose targets nothing is owed but by columns of the block."""
         factor, errors = self.factor[block, block], self.errors[block]
         for few in _blocks(len(errors), _FEW):
-            errors[few] += factor[few.stop :, few].T @ errors[few.stop :]
+            if few.stop < len(errors):
+                errors[few] += factor[few.stop :, few].T @ errors[few.stop :]
             codes, values = (_rows(few.stop - few.start, errors.shape[1]) for _ in range(2))
             for row, k in enumerate(reversed(range(few.start, few.stop))):
                 # The factor is 1 on its diagonal: the target so far counts as well.
