@@ -1,16 +1,17 @@
 """The command line: ``refquant tour | concepts | bench | latency | oracle | run | ...``.
 
 Exit status: 0 fine, 1 a claim does not hold (tour) or a benchmark got worse (bench), 2 bad
-input or no room, 130 interrupted, 141 nobody reads stdout any more; bench adds 2 for a broken
-benchmark and 3 for nothing measured. Bad input gets one line on stderr.
+input or no room, 130 interrupted, 141 nobody reads stdout any more, 143 terminated; bench adds 2
+for a broken benchmark and 3 for nothing measured. Bad input gets one line on stderr.
 """
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -49,7 +50,15 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))    # noqa: SIM115
         else:                               # a locale without our dashes: a mark for each
             stream.reconfigure(errors="replace")
+    for name in ("SIGTERM", "SIGHUP"):      # ends as Ctrl-C does: files that are not whole go
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -365,7 +365,8 @@ def write(
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
     rows: dict[str, tuple[str, list[int], int, int]] = {}
     # Sizes are known at the end; until then the numbers lie in a file without a name.
-    with tempfile.TemporaryFile(dir=Path(file.name).parent if _named(file) else None) as spool:
+    folder = Path(file.name).parent if _named(file) else None
+    with tempfile.TemporaryFile(dir=folder, prefix=".refquant.", suffix=".part") as spool:
         for name, value in pairs:
             if name in rows or name == _METADATA:
                 raise ValueError(f"`tensors` must have names of their own; got {name!r} again")

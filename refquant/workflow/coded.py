@@ -83,9 +83,10 @@ class CodedTensor(NamedTuple):
         step = max(_PART // max(codes.shape[1], 1), 1)
         for i in range(0, len(codes), step):
             rows = slice(i, i + step)
-            made[rows] = self.weight._replace(
-                codes=codes[rows].astype(np.int32), scale=scale[rows],
-                zero_point=zero[rows]).decoded()
+            part = self.weight._replace(codes=codes[rows].astype(np.int32), scale=scale[rows],
+                                        zero_point=zero[rows])
+            with np.errstate(over="ignore", invalid="ignore"):      # a file may ask for infinity
+                made[rows] = part.decoded()
         laid = made.reshape([self.shape[axis] for axis in self.order])
         return np.ascontiguousarray(laid.transpose(np.argsort(self.order)))
 
