@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.markup import escape
 from rich.progress import Progress
 
 from refquant._types import Array
@@ -45,6 +46,8 @@ MOST_BLAMING, MOST_COMPARED = 256, 64
 MOST_NUMBERS = 200_000
 #: Examples in a batch whose moments are measured.
 MOMENTS_BATCH = 256
+#: Numbers that enter layers in such a batch.
+MOST_AT_ONCE = 2**27
 
 
 class _Examples(NamedTuple):
@@ -138,10 +141,11 @@ def workflow_file(
         task = bar.add_task("calibrating", total=None)
 
         def heard(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what[-40:])
+            bar.update(task, completed=done, total=total, description=escape(what[-40:]))
 
         seen = observe(model, subject.batches(fit), rng=rng)
-        rungs = rungs_for_file(model, seen, subject.batches(fit, MOMENTS_BATCH), rng=rng,
+        large = subject.batches(fit, _largest_batch(subject, fit))
+        rungs = rungs_for_file(model, seen, large, rng=rng,
                                bits=settings.bits, group_size=settings.group, output=subject.output)
         blamed_by = partial(blame, model, batches=subject.batches(few), output=subject.output,
                             judge=lambda got: score(got, few), progress=heard)
@@ -162,7 +166,7 @@ def workflow_file(
         paired_drop(*last.scores(by), rng=rng), sqnr(last.exact, last.got), found.blamed,
         _groups(by, last, rng), moved, _notes(
             model, by, len(exact), settings, rungs, steps,
-            untrainable(model, subject.batches(fit)[0], subject.output)),
+            untrainable(model, large[0], subject.output)),
         _advice(found, settings))
     if output is not None:
         save_bytes(output, best.content)
@@ -172,6 +176,15 @@ def workflow_file(
                       + ("" if story.reached else ", although it is not good enough"),
                       soft_wrap=True, markup=False, highlight=False)
     return 0 if story.reached else 1
+
+
+def _largest_batch(subject: _Subject, examples: _Examples) -> int:
+    """Examples whose values, those that enter layers, fit into memory together."""
+    one = examples.rows(slice(0, subject.whole(1)))
+    names = list(dict.fromkeys(x.reads for x in subject.model.layers))
+    values = next(run_values(subject.model, subject.batches(one), names))
+    numbers = sum(v.size for v in values.values()) / one.number()
+    return int(min(MOMENTS_BATCH, max(MOST_AT_ONCE // max(numbers, 1), 1)))
 
 
 def _read(

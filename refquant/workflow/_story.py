@@ -9,6 +9,7 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from refquant import __version__
 from refquant.workflow._report import STYLE
@@ -103,8 +104,8 @@ def tell(console: Console, story: Story) -> None:
         for i, head in enumerate(heads):
             table.add_column(head, justify="right" if i else "left", no_wrap=True)
         for row in rows[:SHOWN] if title else rows:
-            table.add_row(*row)
-        console.print(table, markup=False)
+            table.add_row(*map(Text, row))          # a name may have brackets
+        console.print(table)
         if title and len(rows) > SHOWN:
             say(f"  and {len(rows) - SHOWN} more")
         if not title:

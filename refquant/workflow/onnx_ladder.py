@@ -61,6 +61,8 @@ Batches: TypeAlias = Sequence[Mapping[str, Array]]
 FLOAT = 32
 #: Weights above which learned rounding takes too long to be tried unasked.
 MOST_LEARNED = 300_000
+#: Products of one example above which training takes too long.
+MOST_PRODUCTS = 5_000_000
 #: Steps of training, and examples of each.
 STEPS, TRAINING_BATCH = 150, 64
 #: Of a step of training, in units of a parameter.
@@ -319,15 +321,21 @@ def untrainable(model: FloatOnnx, batch: Mapping[str, Array], output: str) -> st
     """
     if sum(x.matrix.size for x in model.by_weight.values()) > MOST_LEARNED:
         return "too many weights to train unasked"
+    if not any(shape and shape[0] for _, shape in model.inputs.values()):
+        batch = {name: array[:8] for name, array in batch.items()}
     try:
         net = import_onnx(model)
-        made = run(net.nodes, {**batch, **net.values}).values[output]
+        values = run(net.nodes, {**batch, **net.values}).values
     except ValueError as err:
         return str(err).partition("; got ")[2] or str(err)
-    exact = output_of(model, None, [batch], output)
+    made, exact = values[output], output_of(model, None, [batch], output)
     if made.shape != exact.shape or not np.allclose(
             made, exact, rtol=1e-3, atol=1e-3 * float(np.abs(exact).max(initial=0))):
         return "read as a network it computes something else"
+    products = sum(values[node.name].size * model.by_weight[node.inputs[1]].matrix.shape[1]
+                   for node in net.nodes if node.inputs[1:2] and node.inputs[1] in net.values)
+    if products > MOST_PRODUCTS * _count(batch):
+        return "too many products to train unasked"
     return ""
 
 

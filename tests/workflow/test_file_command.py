@@ -147,6 +147,13 @@ def test_what_has_no_quantized_form_is_named_and_left_in_float(tmp_path, capsys)
     assert "w" not in names
 
 
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+    written(tmp_path, [("MatMul", ["x", "[red]w[/]"], "a", {}),
+                       ("LpNormalization", ["a"], "y", {"axis": -1})], {"[red]w[/]": W})
+    assert call(tmp_path, "--bits", "2", "--max-drop", "0") == 1
+    assert " [red]w[/] " in capsys.readouterr().out
+
+
 def test_a_weight_read_twice_and_both_ways_up_keeps_its_meaning(tmp_path):
     written(tmp_path, [("Gemm", ["x", "w"], "a", {"transB": 1}), ("Relu", ["a"], "r", {}),
                        ("MatMul", ["r", "w"], "y", {})], {"w": W})

@@ -262,6 +262,10 @@ def test_what_cannot_be_trained_says_why(monkeypatch):
     assert untrainable(chain(), ROWS[0], "y") == ""
     assert "trained" not in rungs_for_file(model, {}, ROWS, bits=4, output="y",
                                            rng=np.random.default_rng(0))
+    monkeypatch.setattr("refquant.workflow.onnx_ladder.MOST_PRODUCTS", 8 * 16 + 16 * 8 + 8 * 6)
+    assert untrainable(chain(), ROWS[0], "y") == ""
+    monkeypatch.setattr("refquant.workflow.onnx_ladder.MOST_PRODUCTS", 8 * 16 + 16 * 8 + 8 * 6 - 1)
+    assert untrainable(chain(), ROWS[0], "y") == "too many products to train unasked"
     monkeypatch.setattr("refquant.workflow.onnx_ladder.MOST_LEARNED", 10)
     assert untrainable(chain(), ROWS[0], "y") == "too many weights to train unasked"
 
