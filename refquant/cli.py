@@ -238,8 +238,8 @@ def workflow(
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="labels, same (answer as the float model) or cosine (to its output); "
-                          "else what fits."),
+        typer.Option(help="labels, same (answer as the float model), cosine (to its output) or "
+                          "explained (variance of it); else what fits."),
     ] = None,
     shifted: Annotated[
         Path | None, typer.Option(help="A .npz of other data: do ranges and scores hold there?")

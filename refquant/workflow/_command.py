@@ -16,7 +16,7 @@ from refquant.metrics import sqnr
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
 from refquant.nn.network import run, untouched
-from refquant.workflow._story import Story, data_of, page_of, rows_of, tell
+from refquant.workflow._story import ACCURACY, Story, data_of, page_of, rows_of, tell
 from refquant.workflow._terminal import console_of
 from refquant.workflow.fairness import by_subgroup
 from refquant.workflow.judging import paired_drop
@@ -84,7 +84,7 @@ def workflow(settings: Settings) -> int:
                       data.y_test, rng=rng)
     groups = [row._replace(name=f"digit {row.name}") for row in rows_of(who)]
     story = Story(
-        "digits CNN", "accuracy", "by the labels",
+        "digits CNN", ACCURACY, "by the labels",
         {"to fit to": len(data.x_train), "to choose by": half,
          "to judge by": len(data.x_test) - half},
         4 * sum(values[n].size for n in weight_names(nodes)), settings.max_drop, baseline,

@@ -17,10 +17,10 @@ from refquant.quantizers.uniform import Uniform
 from refquant.workflow._command import Settings, publish
 from refquant.workflow._jobs import threads
 from refquant.workflow._quantize import BATCH, batch_of, chosen_layers, read_inputs
-from refquant.workflow._story import GroupRow, Moved, Story, rows_of
+from refquant.workflow._story import ACCURACY, ANSWERS, SAME, GroupRow, Moved, Story, rows_of
 from refquant.workflow._terminal import console_of
 from refquant.workflow.fairness import by_subgroup
-from refquant.workflow.judging import cosine, paired_drop, parts_of, right, same
+from refquant.workflow.judging import cosine, explained, paired_drop, parts_of, right, same
 from refquant.workflow.ladder import Step
 from refquant.workflow.onnx_ladder import (
     File,
@@ -39,7 +39,7 @@ from refquant.workflow.tensors import npz_member, npz_names, open_npz
 __all__ = ["JUDGES", "workflow_file"]
 
 #: By the name on the command line.
-JUDGES = ("labels", "same", "cosine")
+JUDGES = ("labels", "same", "cosine", "explained")
 #: Examples by which layers are blamed, and by which values are compared with other data.
 MOST_BLAMING, MOST_COMPARED = 256, 64
 #: Numbers of a value that are compared.
@@ -228,11 +228,14 @@ def _judge_of(name: str, exact: Array, labels: Array | None, asked: str | None) 
         if labels.min() < 0 or labels.max() >= exact.shape[-1]:
             raise ValueError(f"labels must lie in [0, {exact.shape[-1]}), the columns of "
                              f"`{name}`; got {labels.min()} to {labels.max()}")
-        return _Judge("accuracy", f"the largest of `{name}` against the labels",
+        return _Judge(ACCURACY, f"the largest of `{name}` against the labels",
                       lambda got, labels, exact: right(got, np.asarray(labels)))
+    if asked == "explained" or (asked is None and exact[0].size == 1):
+        return _Judge("variance explained", "as asked" if asked else
+                      f"for there are no labels and `{name}` is one number",
+                      lambda got, labels, exact: explained(got, exact))
     norms = np.linalg.norm(exact.reshape(len(exact), -1).astype(np.float64), axis=1)
     reasons = {f"`{name}` has {exact.ndim} axes": exact.ndim != 2,
-               f"`{name}` has one column": exact.shape[-1] == 1,
                f"the rows of `{name}` have length 1": bool(np.allclose(norms, 1, atol=1e-3)),
                "its name says that it embeds": "embed" in name.lower()}
     reason = next((text for text, holds in reasons.items() if holds), None)
@@ -247,15 +250,15 @@ def _judge_of(name: str, exact: Array, labels: Array | None, asked: str | None) 
 
 
 def _by_same(why: str) -> _Judge:
-    return _Judge("same answer as float", why, lambda got, labels, exact: same(got, exact))
+    return _Judge(SAME, why, lambda got, labels, exact: same(got, exact))
 
 
 def _answers(by: _Judge, seen: _Judged) -> Answers | None:
     """One answer an example, if that is what the judge looks at."""
-    if seen.exact.ndim != 2 or by.measure.startswith("cosine"):
+    if seen.exact.ndim != 2 or by.measure not in ANSWERS:
         return None
     answers, labels = seen.exact.argmax(1), seen.examples.labels
-    told = labels if by.measure == "accuracy" and labels is not None else answers
+    told = labels if by.measure == ACCURACY and labels is not None else answers
     return Answers(told, answers, seen.got.argmax(1))
 
 
@@ -264,7 +267,7 @@ def _groups(by: _Judge, seen: _Judged, rng: np.random.Generator) -> list[GroupRo
     told, groups = _answers(by, seen), seen.examples.groups
     if told is not None:
         made = by_subgroup(*told, told.labels if groups is None else groups, rng=rng)
-        kind = "class" if by.measure == "accuracy" else "answer"
+        kind = "class" if by.measure == ACCURACY else "answer"
         return [row._replace(name=f"{kind if groups is None else 'group'} {row.name}")
                 for row in rows_of(made)]
     if groups is None:
@@ -289,7 +292,7 @@ def _moved(
                          f"got {other.number()}")
     other = other.rows(slice(0, subject.whole(other.number())))
     now = _Judged(other, subject.run(other), subject.run(other, best))
-    if by.measure == "accuracy":
+    if by.measure == ACCURACY:
         labels = other.labels
         if labels is None or labels.shape[1:] != now.exact.shape[1:-1]:
             by = _by_same("for there are no labels")
@@ -324,7 +327,7 @@ def _notes(
 ) -> list[str]:
     """What a reader should know of how it was done."""
     notes = [f"left in float: {name}: {why}" for name, why in model.left.items()]
-    if not by.measure.startswith("cosine") and 100 / choosing > settings.max_drop > 0:
+    if by.measure in ANSWERS and 100 / choosing > settings.max_drop > 0:
         notes.append(f"One of the {choosing} examples that choose is {100 / choosing:.1f} points: "
                      f"{settings.max_drop:g} cannot be told from none. More examples would help.")
     if settings.group is not None and any(x.op == "Conv" for x in model.layers):

@@ -19,8 +19,11 @@ from refquant.workflow.ladder import Step
 from refquant.workflow.onnx_ladder import Blame
 from refquant.workflow.shift import Fall, Shift
 
-__all__ = ["GroupRow", "Moved", "Story", "data_of", "page_of", "rows_of", "tell"]
+__all__ = ["ACCURACY", "ANSWERS", "SAME", "GroupRow", "Moved", "Story", "data_of", "page_of",
+           "rows_of", "tell"]
 
+#: What is counted in answers, and hence shown in per cent.
+ACCURACY, SAME = ANSWERS = ("accuracy", "same answer as float")
 #: The last column is a number here.
 RIGHT = "td:last-child,th:last-child{text-align:right}"
 #: Rows of a table that are shown; all of them are in the JSON and on the page.
@@ -231,7 +234,7 @@ def _share(story: Story, value: float) -> str:
 
 
 def _figure(measure: str, value: float) -> str:
-    return f"{value:.4f}" if measure.startswith("cosine") else f"{100 * value:.1f}%"
+    return f"{100 * value:.1f}%" if measure in ANSWERS else f"{value:.4f}"
 
 
 def _drop(drop: Drop) -> dict[str, Any]:

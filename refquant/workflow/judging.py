@@ -4,13 +4,14 @@ A quantized model is fitted to some examples, chosen by others, and reported on 
 whoever reports the figure that chose reports too much. `parts_of` draws the three. A score is
 one number for each example, its mean is what is reported:
 
-==========  =====================================  ======================================
-score       1 where                                for
-==========  =====================================  ======================================
-`right`     the largest output is the label        models whose examples have labels
-`same`      the largest output is the float one's  class scores without labels
-`cosine`    the outputs point the same way         embeddings, or any output
-==========  =====================================  ======================================
+===========  ====================================  ======================================
+score        1 where                               for
+===========  ====================================  ======================================
+`right`      the largest output is the label       models whose examples have labels
+`same`       the largest output is the float one   class scores without labels
+`cosine`     the outputs point the same way        embeddings, or any output
+`explained`  the outputs are equal                 a number, or a few of them: regression
+===========  ====================================  ======================================
 
 `paired_drop` says how sure one can be of a difference: both models saw the same examples, so
 pairs are resampled.
@@ -26,8 +27,8 @@ from refquant._validate import as_reals, require_int, require_nonempty, require_
 from refquant.workflow._resampling import tails
 from refquant.workflow.fairness import Interval
 
-__all__ = ["LEAST", "MOST_CALIBRATION", "Drop", "Parts", "cosine", "paired_drop", "parts_of",
-           "right", "same"]
+__all__ = ["LEAST", "MOST_CALIBRATION", "Drop", "Parts", "cosine", "explained", "paired_drop",
+           "parts_of", "right", "same"]
 
 #: Examples that each part needs.
 LEAST = 8
@@ -228,6 +229,45 @@ def cosine(output: Array, reference: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.where(norms > 0, (a * b).sum(1) / norms, equal)
     return np.clip(found, -1, 1)
+
+
+def explained(output: Array, reference: Array) -> Array:
+    r"""For each example its part in the variance of a reference that an output explains.
+
+    .. math:: R^2 = \frac1n \sum_i \left( 1 - \frac{\lVert y_i - r_i \rVert^2}
+              {\frac1n \sum_k \lVert r_k - \bar r \rVert^2} \right)
+
+    Parameters
+    ----------
+    output, reference : ndarray of float, shape (n, ...)
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        At most 1, the mean is the coefficient of determination. Where the output is not finite,
+        or the reference does not vary and the output is another, 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+
+    References
+    ----------
+    Wright, 1921, J. Agricultural Research 20 (coefficient of determination).
+
+    Examples
+    --------
+    >>> explained(np.array([[1.0], [3.0], [4.0]]), np.array([[1.0], [3.0], [5.0]]))
+    array([1.   , 1.   , 0.625])
+    """
+    require_same_shape("reference", reference, np.shape(output))
+    a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (output, reference))
+    fine: Array = np.asarray(np.isfinite(a).all(1))
+    off = np.square(np.where(fine[:, None], a, 0) - b).sum(1)
+    variance = float(np.square(b - b.mean(0)).sum(1).mean())
+    found = 1 - off / variance if variance > 0 else np.asarray(off == 0, np.float64)
+    return np.where(fine, found, 0.0)
 
 
 def paired_drop(

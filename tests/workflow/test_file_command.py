@@ -125,6 +125,19 @@ def test_embeddings_are_judged_by_their_cosine_and_groups_by_means(tmp_path, cap
     assert all(g["low"] <= g["drop"] <= g["high"] for g in told["groups"])
 
 
+def test_a_single_number_is_judged_by_what_is_explained_of_it(tmp_path, capsys):
+    """The cosine of two numbers is their sign: it would be content with anything."""
+    written(tmp_path, [("Gemm", ["x", "w", "b"], "a", {}), ("Relu", ["a"], "r", {}),
+                       ("MatMul", ["r", "v"], "y", {})],
+            {"w": W, "b": W[0] + 1, "v": np.abs(W[:, :1])})
+    assert call(tmp_path, "--bits", "8", "--groups", "who", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["judge"] == "variance explained"
+    assert told["why"] == "for there are no labels and `y` is one number"
+    assert 0.98 < told["judged"]["quantized"] < 1
+    assert len(told["groups"]) == 2
+
+
 @pytest.mark.parametrize("batch", [1, 4, 24])
 def test_a_model_with_a_batch_of_its_own_gets_whole_batches(tmp_path, capsys, batch):
     written(tmp_path, UNIT, {"w": W}, batch=batch)
@@ -185,7 +198,7 @@ def test_points_too_fine_for_the_examples_are_told(folder, capsys):
     (("--max-drop", "101"), "`--max-drop` must lie in [0, 100]"),
     (("--group", "1"), "`--group` must be at least 2; got 1"),
     (("--seed", "-1"), "`--seed` must be at least 0; got -1"),
-    (("--judge", "me"), "`--judge` must be one of labels, same, cosine; got me"),
+    (("--judge", "me"), "`--judge` must be one of labels, same, cosine, explained; got me"),
     (("--labels", "nothing"), "`--labels` must name an array of `--data`; got nothing"),
     (("--groups", "nothing"), "`--groups` must name an array of `--data`; got nothing"),
     (("--labels", "wrong"), "labels must lie in [0, 10), the columns of `logits`; got 20 to 29"),

@@ -11,6 +11,7 @@ from refquant.workflow.judging import (
     Drop,
     Parts,
     cosine,
+    explained,
     paired_drop,
     parts_of,
     right,
@@ -62,6 +63,22 @@ def test_a_cosine_ignores_length_and_sees_direction(rows, scale):
     assert turned == pytest.approx(np.where((x == 0).all(1), 1, -1))
 
 
+@given(SCORES, st.floats(0.1, 10), st.floats(-5, 5), st.floats(0, 2))
+def test_what_is_explained_ignores_the_unit_and_the_origin(rows, scale, offset, wrong):
+    x = np.array(rows, np.float64)
+    off = x + wrong * np.arange(3)
+    mine = explained(off, x)
+    assert explained(x, x).tolist() == [1] * len(x)
+    assert mine.max() <= 1
+    if np.ptp(x, axis=0).any():
+        assert explained(scale * off + offset, scale * x + offset) == pytest.approx(
+            mine, rel=1e-6, abs=1e-6)
+        mean = np.broadcast_to(x.mean(0), x.shape)
+        assert explained(mean, x).mean() == pytest.approx(0, abs=1e-9)
+    else:
+        assert set(mine) <= {0.0, 1.0}
+
+
 def test_answers_at_several_places_count_by_their_share():
     output = np.zeros((2, 4, 3))
     output[..., 1] = 1
@@ -72,6 +89,7 @@ def test_what_is_not_a_number_is_no_answer():
     broken = np.array([[np.nan, 1.0], [0.0, 1.0]])
     assert right(broken, np.array([1, 1])).tolist() == [0, 1]
     assert cosine(broken, np.ones((2, 2)))[0] == 0
+    assert explained(broken, np.ones((2, 2)))[0] == 0
     assert cosine(np.array([[np.inf, 1.0]]), np.ones((1, 2))).tolist() == [0]
 
 
@@ -110,6 +128,7 @@ def test_many_examples_are_resampled_in_chunks_and_come_out_the_same_in_law():
     (lambda: right(np.zeros((3, 2)), np.zeros(4, int)), r"labels of shape \(4,\); got \(3, 2\)"),
     (lambda: same(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
     (lambda: cosine(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
+    (lambda: explained(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
     (lambda: paired_drop(np.zeros(0), np.zeros(0), rng=np.random.default_rng(0)), "`before`"),
     (lambda: paired_drop(np.zeros(2), np.zeros(3), rng=np.random.default_rng(0)), "`after`"),
 ])
