@@ -20,3 +20,6 @@ class Minilm(Benchmark):
 
     def time_embed(self, impl):
         run(self.model.nodes, self.inputs)
+
+    def peakmem_embed(self, impl):
+        run(self.model.nodes, self.inputs)

@@ -22,6 +22,12 @@ class Tensors(Benchmark):
         self.folder.cleanup()
 
     def time_read_all(self, impl):
+        self.read_all(impl)
+
+    def peakmem_read_all(self, impl):
+        self.read_all(impl)
+
+    def read_all(self, impl):
         if impl == "refquant":
             for tensor in tensors_of(self.path):
                 tensor.read()
