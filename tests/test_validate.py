@@ -149,8 +149,21 @@ def test_integers_of_numpy_count():
 
 
 def test_every_check_is_listed():
-    public = {name for name in vars(_validate) if name.startswith(("as_", "require_"))}
+    public = {name for name, value in vars(_validate).items()
+              if getattr(value, "__module__", "") == _validate.__name__ and name[0] != "_"}
     assert public == set(_validate.__all__)
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 40])
+def test_one_entry_that_differs_is_found_wherever_it_is(n):
+    matrix = np.ones((n, n), np.float32)
+    require_symmetric("h", matrix)
+    for i, j in zip(*np.triu_indices(n, 1), strict=True):
+        for at in ((i, j), (j, i)):
+            matrix[at] = np.nextafter(np.float32(1.001), np.float32(2))
+            with pytest.raises(ValueError, match="`h` must be symmetric"):
+                require_symmetric("h", matrix)
+            matrix[at] = 1
 
 
 def test_masked_arrays_are_refused_and_not_stripped_of_their_mask():

@@ -99,7 +99,7 @@ def round_columns(
     >>> round_columns(np.array([[0.4, 0.4]]), hessian, [grid], np.zeros(2, int)).codes
     array([[0, 1]], dtype=int32)
     """
-    work = _Columns(weight, hessian, diagonal)
+    work = _Columns(weight, hessian, diagonal, _BLOCK)
     rounders = [_rounder(q, len(weight)) for q in quantizers]
     for block in _blocks(len(work.factor), _BLOCK):
         given, target = work.given(block), work.owed(block)
@@ -148,9 +148,10 @@ def round_and_fit(
     >>> [q.scale for q in round_and_fit(np.array([[0.4, 0.4]]), hessian, fit, 1).quantizers]
     [array([[0.4]]), array([[0.4]])]
     """
-    work, quantizers = _Columns(weight, hessian, diagonal), []
     size = max(group_size, 1)
-    for block in _blocks(len(work.factor), max(_BLOCK // size, 1) * size):      # whole groups
+    whole_groups = max(_BLOCK // size, 1) * size
+    work, quantizers = _Columns(weight, hessian, diagonal, whole_groups), []
+    for block in _blocks(len(work.factor), whole_groups):
         factor, given, owed = work.factor[block, block], work.given(block), work.owed(block)
         for group in _blocks(len(owed), size):
             target = owed[group]
@@ -172,19 +173,24 @@ _Rounder = Callable[[Array, Array, Array], None]
 class _Columns:
     """What has been rounded; columns are counted from the last to the first.
 
-    Whole arrays are kept for the errors and the result alone. The rest is made for some
-    columns at a time, and stays in the cache.
+    Whole arrays are kept for the errors and the result alone. The rest is for some columns at
+    a time, and stays in the cache.
     """
 
-    def __init__(self, weight: Array, hessian: Array, diagonal: Array | None) -> None:
+    def __init__(
+        self, weight: Array, hessian: Array, diagonal: Array | None, block: int
+    ) -> None:
         out, n = weight.shape
         self.weight, self.factor = weight[:, ::-1], _unit_factor(hessian, diagonal)
-        self.errors = _rows(n, out)             # before a column is rounded, its target
+        # In one piece: a piece for each block would be new to the system, page by page, each time.
+        pieces = np.split(_rows(n + block + 2 * _FEW, out), np.cumsum([n, block, _FEW]))
+        self.errors = pieces[0]                 # before a column is rounded, its target
+        self.some_given, self.few_codes, self.few_values = pieces[1:]
         self.codes, self.rounded = np.empty((out, n), np.int32), np.empty_like(weight, order="C")
 
     def given(self, block: slice) -> Array:
-        """Columns of the weight as rows."""
-        given = _rows(block.stop - block.start, len(self.weight))
+        """Columns of the weight as rows; the next call takes their place."""
+        given = self.some_given[: block.stop - block.start]
         for i in range(0, given.shape[1], 16):          # whole lines of the cache, and few
             given[:, i : i + 16] = self.weight[i : i + 16, block].T
         return given
@@ -200,12 +206,14 @@ class _Columns:
         for few in _blocks(len(errors), _FEW):
             if few.stop < len(errors):
                 errors[few] += factor[few.stop :, few].T @ errors[few.stop :]
-            codes, values = (_rows(few.stop - few.start, errors.shape[1]) for _ in range(2))
+            size = slice(few.stop - few.start)
+            codes, values = self.few_codes[size], self.few_values[size]
             for row, k in enumerate(reversed(range(few.start, few.stop))):
                 # The factor is 1 on its diagonal: the target so far counts as well.
                 target = factor[k : few.stop, k] @ errors[k : few.stop]
-                rounders[k](target, codes[row], values[row])
-                np.subtract(given[k], values[row], out=errors[k])
+                value = values[row]
+                rounders[k](target, codes[row], value)
+                np.subtract(given[k], value, out=errors[k])
             n = len(self.factor) - block.start
             columns = slice(n - few.stop, n - few.start)
             self.codes[:, columns] = codes.T            # one conversion for all of them
