@@ -15,6 +15,7 @@ from refquant.tour import (
     calibration,
     companions,
     formats,
+    frontier,
     granularity,
     integer,
     kernels,
@@ -82,6 +83,8 @@ GROUPS = [
           companions.ROWS),
     Group("Practice", "what report, quantize and workflow are made of; moved data; tasks compared",
           practice.ROWS),
+    Group("In a loop, by input", "points drawn by a formula with a state of 8 bits; two widths of "
+          "one network", frontier.ROWS),
     Group("No data", "a plain network in 2-bit weights and 4-bit activations, trained on 64 images",
           synthesis.ROWS),
     Group("Integers", "8 bits by the kernels of runtimes, and fast twins of slow definitions",
