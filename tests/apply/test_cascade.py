@@ -56,6 +56,12 @@ def test_the_ends_of_the_threshold_are_the_two_networks():
     assert always.mean_bits(4, 8) == 12
 
 
+def test_a_margin_that_just_reaches_the_threshold_is_answered_at_once():
+    first = np.array([[0.3, 0.1, -0.5]])
+    answers = cascade(first, lambda x: x, lambda x: -x, threshold=float(margin(first)[0]))
+    assert not answers.asked_twice.any()
+
+
 def test_the_margin_does_not_mind_an_offset_and_grows_with_the_logits():
     logits = np.random.default_rng(0).standard_normal((30, 5))
     assert np.allclose(margin(logits + 7), margin(logits))

@@ -65,6 +65,8 @@ def test_a_kink_is_in_the_truth_and_not_in_the_forecast():
     assert forecast(net, at, past) == Forecast(0.0, 0.0)
     assert added(net, at, past) == 1.0
     assert added(smooth_at(net, at), at, past) == 0.0
+    near = {"w": np.array([-1e-5])}                         # within the step of the difference
+    assert forecast(net, near, past) == Forecast(0.0, 0.0)
 
 
 def test_the_mean_over_random_signs_is_half_of_the_trace():
