@@ -82,6 +82,8 @@ def slice_of(tensor: Any, folder: Path | None) -> Slice:
     if folder is None:
         raise ValueError(f"`file` must hold its weights itself; got {name} outside")
     entries = {e.key: e.value for e in tensor.external_data}
+    if not all(isinstance(text, str) for text in (*entries, *entries.values())):
+        raise ValueError(f"`{name}` must say in UTF-8 where it lies; got other bytes")
     place = entries.get("location", "")
     if not place or "\0" in place or Path(place).is_absolute() or ".." in Path(place).parts or (
             "\\" in place):

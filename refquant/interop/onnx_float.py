@@ -127,6 +127,8 @@ def open_float(file: Path | bytes) -> FloatOnnx:
     onnx = require_onnx()
     proto = _lifted(parse_onnx(file), onnx)
     graph = proto.graph
+    if not graph.output:
+        raise ValueError("`file` must have outputs; got a model with none")
     constants = {t.name: t for t in graph.initializer}
     layers: list[OnnxLayer] = []
     left: dict[str, str] = {}
