@@ -84,7 +84,8 @@ def cayley_step(rotation: Array, gradient: Array, rate: float) -> Array:
     require_finite("rate", np.asarray(rate))
     half = rate / 2 * _turn(rotation, gradient)
     one, r = np.eye(len(rotation)), rotation.astype(np.float64)
-    return np.linalg.solve(one + half, r - half @ r).astype(rotation.dtype)
+    # One product less than with I - B, which is 2 I - (I + B).
+    return (2 * np.linalg.solve(one + half, r) - r).astype(rotation.dtype)
 
 
 def learned_rotation(
