@@ -213,7 +213,7 @@ def latency(
 def workflow(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL.onnx]", help="A float model; without it the shipped one."),
+        typer.Argument(metavar="MODEL.onnx", help="A float model; without it the shipped one."),
     ] = None,
     data: Annotated[
         Path | None,

@@ -330,6 +330,9 @@ def _notes(
     if by.measure in ANSWERS and 100 / choosing > settings.max_drop > 0:
         notes.append(f"One of the {choosing} examples that choose is {100 / choosing:.1f} points: "
                      f"{settings.max_drop:g} cannot be told from none. More examples would help.")
+    if any(step.name == "mixed" for step in steps):
+        notes.append(f"mixed: each layer has {settings.bits} bits or more, or is in float; at most "
+                     f"{settings.bits + 1} in the mean.")
     if settings.group is not None and any(x.op == "Conv" for x in model.layers):
         notes.append("Convolutions have one scale a filter: groups are for products.")
     if steps[-1].name == list(rungs)[-1] or steps[-1].name not in rungs:
