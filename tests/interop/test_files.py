@@ -46,6 +46,28 @@ def test_outputs_come_together_as_the_inputs_did():
         runs_of([(INT8, (1, 4))], [batch[:0]])
 
 
+@pytest.mark.parametrize("x", [np.array(["a"]), np.zeros(3, "S0"), np.zeros(2, "V4"),
+                               np.zeros(2, "M8[s]"), np.zeros(2, [("a", "f4")])])
+def test_a_file_of_no_numbers_is_refused(tmp_path, x):
+    """Elements without bytes once ended the process, in `numpy.memmap`."""
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=r"whole \.npy file of numbers; got `x\.npy` must"):
+        load_array(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("x", [np.zeros((0, 3)), np.float32(2), np.asfortranarray(np.eye(3)),
+                               np.arange(3, dtype=">i2")], ids=str)
+def test_arrays_of_all_orders_and_sizes_come_back(tmp_path, x):
+    np.save(tmp_path / "x.npy", x)
+    found = load_array(tmp_path / "x.npy")
+    assert np.array_equal(found, x)
+    assert found.dtype == x.dtype
+    with (tmp_path / "x.npy").open("rb+") as file:
+        file.truncate((tmp_path / "x.npy").stat().st_size - 1 if x.size else 20)
+    with pytest.raises(ValueError, match=r"must be a whole \.npy file"):
+        load_array(tmp_path / "x.npy")
+
+
 def test_a_file_is_whole_or_not_there(tmp_path):
     class Full:
         def __array__(self, dtype=None, copy=None):

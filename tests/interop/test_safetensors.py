@@ -99,6 +99,34 @@ def test_hostile_headers_are_refused_in_one_line(tmp_path, header):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("places", "message"), [
+    (([0, 8], [0, 8]), "must begin where the one before ends, at 8; got 0"),
+    (([0, 8], [4, 12]), "must begin where the one before ends, at 8; got 4"),
+    (([0, 8], [12, 20]), "must begin where the one before ends, at 8; got 12"),
+    (([4, 12], [12, 20]), "must begin where the one before ends, at 0; got 4"),
+    (([0, 8], [8, 16]), "must end with its last tensor; got 8 bytes more"),
+])
+def test_tensors_neither_overlap_nor_leave_room(tmp_path, places, message):
+    """A small file would otherwise hold many large tensors, or something else beside them."""
+    header = {f"w{k}": ENTRY | {"data_offsets": place} for k, place in enumerate(places)}
+    with pytest.raises(ValueError, match=message):
+        read_header(file_of(tmp_path, header, b"\0" * 24))
+
+
+def test_every_tensor_lies_at_a_multiple_of_the_size_of_its_numbers(tmp_path):
+    write(tmp_path / "a", {"a": np.ones(3, np.int8), "b": np.ones(1, np.float64),
+                           "c": np.ones(1, np.int16), "d": np.ones(2, np.float32)})
+    for name, tensor in read_header(tmp_path / "a").items():
+        assert tensor.begin % read(tmp_path / "a")[name].itemsize == 0
+
+
+def test_a_name_that_comes_again_is_refused_and_leaves_no_file(tmp_path):
+    for names in (["w", "w"], ["__metadata__"]):
+        with pytest.raises(ValueError, match="names of their own"):
+            write(tmp_path / "a", ((name, np.ones(1)) for name in names))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("length", [2**63, 2**40, 200_000_000, 9])
 def test_a_header_longer_than_the_file_is_refused_before_it_is_read(tmp_path, length):
     with pytest.raises(ValueError, match="must hold the header it declares"):

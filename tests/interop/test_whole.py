@@ -1,5 +1,6 @@
 """A file appears when it is whole: errors, signals and kills leave what was there."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def test_a_file_is_renamed_at_the_end_and_has_the_rights_of_a_new_file(tmp_path)
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     (tmp_path / "plain").touch()
+    (tmp_path / "link").hardlink_to(path)
     with whole(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
@@ -26,7 +28,8 @@ def test_a_file_is_renamed_at_the_end_and_has_the_rights_of_a_new_file(tmp_path)
         assert file.name.endswith(".part")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-    assert names(tmp_path) == ["a.bin", "plain"]
+    assert (tmp_path / "link").read_bytes() == b"old"       # renamed over, not written into
+    assert names(tmp_path) == ["a.bin", "link", "plain"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
@@ -43,6 +46,29 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path, error):
         fail()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_command_that_is_asked_to_end_removes_what_is_not_whole(tmp_path, number, status):
+    program = f"""
+import os, signal, time
+from pathlib import Path
+from refquant import cli
+from refquant.interop._whole import whole
+
+def run(arguments):
+    with whole(Path("a.bin")) as file:
+        file.write(b"half")
+        os.kill(os.getpid(), signal.{number})
+        time.sleep(60)
+
+cli.run = run
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2])})
+    assert done.returncode == status
+    assert names(tmp_path) == []
 
 
 def killed(count, seed, *commands):

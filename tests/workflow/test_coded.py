@@ -301,6 +301,12 @@ def test_what_is_no_layout_is_refused_in_one_line(tmp_path, notes):
     assert "\n" not in str(caught.value)
 
 
+def test_groups_that_do_not_divide_a_row_are_refused_even_if_the_scales_fit(tmp_path):
+    path = laid(tmp_path, {"group": 3}, **{"w.scale": np.ones((2, 1), np.float32)})
+    with pytest.raises(ValueError, match="must have groups that divide its 4 columns; got 3"):
+        list(dequantized(path))
+
+
 def test_codes_beyond_their_bits_are_refused(tmp_path):
     path = laid(tmp_path, {"bits": 5}, **{"w.codes": np.full((2, 4), 32, np.uint8)})
     with pytest.raises(ValueError, match="must have codes from 0 to 31; got 32 to 32"):

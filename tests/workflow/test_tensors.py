@@ -92,6 +92,27 @@ def test_arrays_that_lie_are_refused_before_they_are_allocated(tmp_path, content
     assert "\n" not in str(caught.value)
 
 
+def test_a_lying_header_is_refused_when_the_file_is_listed(tmp_path):
+    path = archive(tmp_path / "x.npz", {"w.npy": header((10**18,)) + bytes(64)})
+    with pytest.raises(ValueError, match=r"`w\.npy` must hold the 1000000000000000000 numbers"):
+        tensors_of(path)
+
+
+@pytest.mark.parametrize("descr", ["'<U4'", "'|S4'", "'|V4'", "'<M8[s]'", "[('a', '<f4')]"])
+def test_what_is_no_number_is_refused(tmp_path, descr):
+    path = archive(tmp_path / "x.npz", {"w.npy": header((2,), descr) + bytes(64)})
+    with pytest.raises(ValueError, match=r"`w\.npy` must hold numbers; got"):
+        tensors_of(path)
+
+
+def test_arrays_of_another_byte_order_and_of_columns_come_as_they_are_meant(tmp_path):
+    wanted = np.arange(6.0).reshape(2, 3)
+    np.savez(tmp_path / "x.npz", w=np.asfortranarray(wanted.astype(">f8")))
+    (tensor,) = tensors_of(tmp_path / "x.npz")
+    assert np.array_equal(tensor.read(), wanted)
+    assert tensor.read().dtype == np.dtype("=f8")
+
+
 def test_a_bomb_is_not_unpacked(tmp_path):
     zeros = io.BytesIO()
     np.save(zeros, np.zeros(2**23, np.float32))
