@@ -76,7 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         return _closed_pipe()
     except OSError as err:                  # `refquant concepts > /dev/full`
         _silence_stdout()
-        return _complain(f"stdout must take what is written; got {err}", BAD_INPUT)
+        place = "stdout" if err.filename is None else err.filename
+        return _complain(f"{place} must take what is written; got {err}", BAD_INPUT)
     except BadInput as err:
         return _complain(str(err), BAD_INPUT)
     except USAGE_ERRORS as err:
@@ -409,8 +410,9 @@ def quantize(
 ) -> int:
     """Quantize a float ONNX model to a QDQ model that other runtimes run, or a file of weights.
 
-    What was written is run and compared with the float model before it replaces anything; of
-    weights without a graph it is read back instead, and must hold the same numbers.
+    What was written is run on the data of --calibration and compared with the float model before
+    it replaces anything; without data a runtime must load it. Weights without a graph are read
+    back instead, and must hold the same numbers.
     """
     from refquant.workflow._quantize import METHODS, Settings, quantize_file
 

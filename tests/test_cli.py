@@ -1,6 +1,7 @@
 """The command line: exit status, one line for bad input, nothing half-written."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from refquant import __version__, _concepts
@@ -289,6 +291,15 @@ def test_a_full_device_is_one_line(tmp_path, arguments):
     assert done.stdout == "2\n"
     assert done.stderr.startswith("refquant: stdout must take what is written; got ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["quantize w.npz -o out.npz", "report w.npz -o out.html"])
+def test_an_output_without_room_is_named_and_not_there(tmp_path, command):
+    np.savez(tmp_path / "w.npz", w=np.random.default_rng(0).standard_normal((300, 300)))
+    done = shell(f"ulimit -f 8; PYTHON -m refquant {command} >log; echo $?", tmp_path)
+    assert done.stdout == "2\n"
+    assert re.fullmatch(r"refquant: \S*out\.\w+ must take what is written; got .*\n", done.stderr)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "w.npz"]
 
 
 def test_no_stdout_at_all_is_no_error(tmp_path):

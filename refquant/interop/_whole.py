@@ -24,5 +24,9 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())             # the bytes before the name
         os.replace(part, path)
+    except OSError as err:
+        if err.filename is None and err.errno is not None:      # no room: a write says not where
+            raise OSError(err.errno, err.strerror, os.fspath(path)) from None
+        raise
     finally:
         part.unlink(missing_ok=True)

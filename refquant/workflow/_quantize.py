@@ -12,7 +12,7 @@ from rich.table import Table
 
 from refquant._types import Array
 from refquant.interop._files import save_bytes
-from refquant.interop.onnx_float import FloatOnnx, open_float
+from refquant.interop.onnx_float import FloatOnnx, open_float, run_values
 from refquant.interop.qdq import CodedWeight, weight_bytes
 from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.workflow._jobs import threads
@@ -96,7 +96,7 @@ def quantize_file(
         bar.update(task, description="comparing", total=None)
         found = compare(model, done.content, judge) if judge else None
         if not judge:
-            open_float(done.content)
+            list(run_values(open_float(done.content), [], []))      # the runtime takes it
     if to_tensors:
         write_layers(output, model, done.weights)
     else:

@@ -192,9 +192,9 @@ def by_subgroup(
 
     Notes
     -----
-    Of a pair only the difference counts, one of -1, 0 and 1: resampling n pairs is one draw of
-    three counts. A group of one example has a drop without spread; its interval by Wilson says
-    how little that means. Groups without an example take no part in gaps.
+    A pair is right or wrong before and after, which makes four kinds: resampling n pairs is one
+    draw of four counts. A group of one example has a drop without spread; its interval by
+    Wilson says how little that means. Groups without an example take no part in gaps.
 
     Coarse logits tie often. ``argmax`` gives the first of those that tie, so that classes of low
     number are favoured; `tied` finds the examples whose prediction rests on that.

@@ -369,5 +369,5 @@ def _repaired(weight: Array, seen: SecondMoment, *, bits: int) -> Rounded:
 
 
 def _eight_bits(seen: Range) -> Uniform:
-    """With zero in the range, which padding and ReLU need."""
-    return asymmetric(np.minimum(seen.low, 0), np.maximum(seen.high, 0), bits=8)
+    """Zero is in the range, which padding and ReLU need."""
+    return asymmetric(seen.low, seen.high, bits=8)

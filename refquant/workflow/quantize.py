@@ -227,17 +227,21 @@ def made_up_for(
 
 def activation_plan(model: FloatOnnx, seen: Mapping[str, Seen],
                     divide: Mapping[str, Array] | None = None) -> dict[str, Uniform]:
-    """An 8-bit range for each value that layers read: the ends that calibration saw."""
-    plan: dict[str, Uniform] = {}
+    """An 8-bit range for each value that layers read: the ends that calibration saw.
+
+    A convolution with a stride sees a part of what it reads; another reader may see the rest.
+    """
+    ends: dict[str, tuple[Array, Array]] = {}
     for layer in model.by_weight.values():      # what other readers read was not seen
         if layer.weight in seen:
             data = seen[layer.weight]
             scale = (divide or {}).get(layer.reads)
             if scale is not None:
                 data = data.divided(scale)
-            ends = (np.float32(data.low.min()), np.float32(data.high.max()))
-            plan[layer.reads] = asymmetric(*ends, bits=8)
-    return plan
+            low, high = np.float32(data.low.min()), np.float32(data.high.max())
+            known = ends.get(layer.reads, (low, high))
+            ends[layer.reads] = np.minimum(low, known[0]), np.maximum(high, known[1])
+    return {name: asymmetric(low, high, bits=8) for name, (low, high) in ends.items()}
 
 
 def scales_by_awq(

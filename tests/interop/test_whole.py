@@ -1,5 +1,6 @@
 """A file appears when it is whole: errors, signals and kills leave what was there."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -68,6 +69,17 @@ cli.main()
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2])})
     assert done.returncode == status
+    assert names(tmp_path) == []
+
+
+def test_a_disk_without_room_is_told_by_the_file_that_found_none(tmp_path):
+    path = tmp_path / "a.bin"
+    with pytest.raises(OSError, match="No space left") as caught, whole(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as caught, whole(path):
+        (tmp_path / "missing").read_bytes()
+    assert caught.value.filename == str(tmp_path / "missing")       # a read names its own
     assert names(tmp_path) == []
 
 

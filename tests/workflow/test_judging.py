@@ -37,6 +37,11 @@ def test_no_example_is_in_two_parts_and_all_parts_are_whole_batches(count, unit,
     assert count - len(together) < 2 * unit
 
 
+def test_a_batch_larger_than_most_calibration_is_taken_whole():
+    made = parts_of(3000, unit=2 * MOST_CALIBRATION - 24, rng=np.random.default_rng(0))
+    assert [len(part) for part in made] == [1000, 1000, 1000]
+
+
 def test_data_sorted_by_class_are_mixed():
     labels = np.repeat(np.arange(10), 30)
     for part in parts_of(300, rng=np.random.default_rng(0)):
@@ -59,6 +64,7 @@ def test_answers_do_not_change_with_scale_and_offset(rows, scale, offset):
 def test_a_cosine_ignores_length_and_sees_direction(rows, scale):
     x = np.array(rows, np.float64)
     assert cosine(scale * x, x) == pytest.approx(1)
+    assert np.abs(cosine(scale * x, x)).max() <= 1          # rounding would step over it
     turned = cosine(-x, x)
     assert turned == pytest.approx(np.where((x == 0).all(1), 1, -1))
 
@@ -88,6 +94,7 @@ def test_answers_at_several_places_count_by_their_share():
 def test_what_is_not_a_number_is_no_answer():
     broken = np.array([[np.nan, 1.0], [0.0, 1.0]])
     assert right(broken, np.array([1, 1])).tolist() == [0, 1]
+    assert right(broken, np.array([0, 1])).tolist() == [0, 1]       # where argmax would put it
     assert cosine(broken, np.ones((2, 2)))[0] == 0
     assert explained(broken, np.ones((2, 2)))[0] == 0
     assert cosine(np.array([[np.inf, 1.0]]), np.ones((1, 2))).tolist() == [0]
@@ -118,7 +125,12 @@ def test_many_examples_are_resampled_in_chunks_and_come_out_the_same_in_law():
     rng = np.random.default_rng(0)
     before = (rng.random(50_000) < 0.9).astype(np.float64)
     after = before * (rng.random(50_000) < 0.95)
+    twin = np.random.default_rng(5)
     made = paired_drop(before, after, rng=rng, draws=200)
+    paired_drop(before, after, rng=twin, draws=41)          # one more than fit into a chunk
+    last = np.random.default_rng(5)
+    last.integers(50_000, size=(41, 50_000))
+    assert twin.bit_generator.state == last.bit_generator.state
     deviation = np.std(before - after) / 50_000**0.5
     assert made.interval.high - made.interval.low == pytest.approx(3.92 * deviation, rel=0.25)
 

@@ -19,8 +19,10 @@ from refquant.cli import run
 from refquant.interop.onnx_export import export_onnx
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
+from refquant.workflow import quantize as quantizing
 from refquant.workflow._quantize import read_inputs
 from refquant.workflow.quantize import (
+    activation_plan,
     batches_of,
     choose_bits,
     compare,
@@ -266,6 +268,45 @@ def test_progress_hears_of_each_layer_in_the_order_of_the_model():
     with parallel_config("threading", n_jobs=2):
         four_bits(model, {}, model.by_weight, nearest, progress=heard.append)
     assert heard == list(model.by_weight)
+
+
+def test_a_range_is_that_of_all_who_read_a_value():
+    """A convolution with a stride sees a quarter of the pixels, the other one all."""
+    make = onnx.helper
+    pixels = np.zeros((2, 3, 4, 4), np.float32)
+    pixels[0, 0, 1, 1], pixels[1, 2, 3, 2], pixels[0, 1, 0, 2] = 9, -5, 1
+    for order in (("all", "few"), ("few", "all")):
+        graph = make.make_graph(
+            [make.make_node("Conv", ["x", f"{n}.w"], [n], strides=[s, s]) for n, s in (
+                (order[0], 1 + (order[0] == "few")), (order[1], 1 + (order[1] == "few")))],
+            "g", [make.make_tensor_value_info("x", 1, ["n", 3, 4, 4])],
+            [make.make_tensor_value_info(n, 1, None) for n in order],
+            [onnx.numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), f"{n}.w")
+             for n in order])
+        model = open_float(make.make_model(
+            graph, opset_imports=[make.make_opsetid("", 21)]).SerializeToString())
+        plan = activation_plan(model, observe(model, [{"x": pixels}],
+                                              rng=np.random.default_rng(0)))
+        low, high = ((end - plan["x"].zero_point) * plan["x"].scale
+                     for end in (plan["x"].qmin, plan["x"].qmax))
+        assert (low, high) == pytest.approx((-5, 9), abs=0.06)
+
+
+def test_without_data_a_file_that_no_runtime_loads_is_not_written(
+        folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    right = quantizing.with_codes
+
+    def wrong(*arguments):
+        proto = onnx.ModelProto.FromString(right(*arguments))
+        proto.graph.node[-1].input[0] = "nobody"
+        return proto.SerializeToString()
+
+    monkeypatch.setattr(quantizing, "with_codes", wrong)
+    status, out = command(folder, tmp_path, data=False)
+    assert status == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
 
 
 def test_without_data_the_weights_alone_are_quantized(folder, tmp_path, capsys):
