@@ -38,6 +38,21 @@ def answers(seed, n, names=3, share=0.8):
     return labels, before, after, groups
 
 
+def test_a_gap_that_closes_changes_by_less_than_nothing_in_every_resampling():
+    """One group has lost all that it had, the other never had anything."""
+    groups = np.repeat(["had", "had not"], 5)
+    labels, before = np.zeros(10, int), np.repeat([0, 1], 5)
+    made = by_subgroup(labels, before, np.ones(10, int), groups, rng=np.random.default_rng(0))
+    assert (made.gap_before, made.gap_after) == (1, 0)
+    assert made.gap_interval == (-1, -1)
+
+
+def test_a_confidence_at_the_end_of_a_bin_belongs_to_it():
+    """0.5 in the first of two bins, 0.6 in the second: neither error makes up for the other."""
+    found = calibration_error(np.array([0.5, 0.6]), np.array([True, False]), bins=2)
+    assert found == pytest.approx((0.5 + 0.6) / 2)
+
+
 @given(SEEDS, st.integers(1, 80))
 @settings(max_examples=40)
 def test_each_figure_is_a_count_of_its_own_group(seed, n):
