@@ -220,10 +220,7 @@ def cosine(output: Array, reference: Array) -> Array:
     >>> cosine(np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[6.0, 8.0], [1.0, 0.0]]))
     array([1., 0.])
     """
-    require_same_shape("reference", reference, np.shape(output))
-    a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (output, reference))
-    fine: Array = np.asarray(np.isfinite(a).all(1))
-    a = np.where(fine[:, None], a, 0)
+    a, b, fine = _rows(output, reference)
     norms = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
     equal = (a == b).all(1) & fine
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -261,10 +258,8 @@ def explained(output: Array, reference: Array) -> Array:
     >>> explained(np.array([[1.0], [3.0], [4.0]]), np.array([[1.0], [3.0], [5.0]]))
     array([1.   , 1.   , 0.625])
     """
-    require_same_shape("reference", reference, np.shape(output))
-    a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (output, reference))
-    fine: Array = np.asarray(np.isfinite(a).all(1))
-    off = np.square(np.where(fine[:, None], a, 0) - b).sum(1)
+    a, b, fine = _rows(output, reference)
+    off = np.square(a - b).sum(1)
     variance = float(np.square(b - b.mean(0)).sum(1).mean())
     found = 1 - off / variance if variance > 0 else np.asarray(off == 0, np.float64)
     return np.where(fine, found, 0.0)
@@ -318,3 +313,11 @@ def paired_drop(
     low, high = np.quantile(np.concatenate(means), tails(confidence))
     return Drop(float(before.mean()), float(after.mean()), float(lost.mean()),
                 Interval(float(low), float(high)))
+
+
+def _rows(output: Array, reference: Array) -> tuple[Array, Array, Array]:
+    """Both as rows of float64, and which rows of the first are finite; the others are zero."""
+    require_same_shape("reference", reference, np.shape(output))
+    a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (output, reference))
+    fine = np.asarray(np.isfinite(a).all(1))
+    return np.where(fine[:, None], a, 0), b, fine
