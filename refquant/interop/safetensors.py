@@ -399,7 +399,8 @@ def _named(file: IO[bytes]) -> bool:
 def _as_stored(value: Array | Bits) -> tuple[str, Array]:
     """Name of the type, and the numbers as they lie in the file."""
     if isinstance(value, Bits):
-        return value.dtype, np.ascontiguousarray(value.array, _DTYPES[value.dtype])
+        kind, shape = _DTYPES[value.dtype], value.array.shape
+        return value.dtype, np.ascontiguousarray(value.array, kind).reshape(shape)
     array = np.asarray(value)
     stored = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
     name = next((name for name, code in _DTYPES.items()

@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 ARRAYS = {"w": RNG.standard_normal((64, 96)).astype(np.float32),
           "half": RNG.standard_normal((5, 7)).astype(np.float16),
           "conv": RNG.standard_normal((8, 3, 3, 4)), "b": np.ones(64, np.float32),
-          "i": np.arange(12).reshape(3, 4), "nan": np.array([[np.nan, 1.0]])}
+          "i": np.arange(12).reshape(3, 4), "one": np.array(True), "nan": np.array([[np.nan, 1.0]])}
 
 
 @st.composite
