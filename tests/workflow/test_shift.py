@@ -123,6 +123,14 @@ def test_networks_that_always_agree_have_no_excess_and_are_sure_of_it():
     assert made.excess == made.flips == 0
 
 
+def test_what_was_lost_before_the_data_moved_is_no_excess():
+    labels = np.zeros(6, int)
+    lost = Answers(labels, labels, labels + 1)              # all right in float, none in codes
+    assert fall(lost, lost, rng=np.random.default_rng(0)).interval == (0, 0)
+    fine = Answers(labels, labels, labels)
+    assert fall(lost, fine, rng=np.random.default_rng(0)).interval == (-1, -1)
+
+
 def test_without_labels_what_falls_is_agreement():
     before, now = (answers(np.random.default_rng(0), 100, 0.9, agree) for agree in (0.95, 0.7))
     made = fall(*(a._replace(labels=a.exact) for a in (before, now)),
