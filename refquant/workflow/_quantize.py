@@ -281,7 +281,7 @@ def _print_agreement(
     console: Console, found: Sequence[Agreement] | None, on_the_same: bool
 ) -> None:
     if found is None:
-        console.print("it was read back; nothing was compared, since there is no `--calibration`")
+        console.print("a runtime loads it; nothing was compared, since there is no `--calibration`")
         return
     where = "on the data it learned from" if on_the_same else "on data it did not learn from"
     for a in found:
