@@ -25,6 +25,7 @@ __all__ = [
     "require_number",
     "require_positive",
     "require_same_shape",
+    "require_second_moment",
     "require_stored",
     "require_symmetric",
     "short",
@@ -47,7 +48,10 @@ def as_unmasked(name: str, x: npt.ArrayLike) -> Array:
     """`x` as an array, unless it is masked: NumPy would drop the mask in silence."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"`{name}` must not be masked; got a {type(x).__name__}")
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError:                          # rows of different lengths
+        raise ValueError(f"`{name}` must be an array; got rows that differ in shape") from None
 
 
 def as_data(name: str, x: npt.ArrayLike, *, axis: Axis = None) -> Array:
@@ -96,6 +100,8 @@ def require_nonempty(name: str, x: Array) -> None:
 
 def require_positive(name: str, x: Array) -> None:
     """Raise unless every element of `x` is finite and above zero."""
+    if np.asarray(x).dtype.kind not in "iuf":
+        raise TypeError(f"`{name}` must be real numbers; got {short(repr(x))}")
     good = np.isfinite(x) & (np.asarray(x) > 0)
     if not good.all():
         bad = np.asarray(x)[~good].flat[0]
@@ -175,6 +181,18 @@ def require_same_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Raise unless `array` has exactly this `shape`."""
     if np.shape(array) != shape:
         raise ValueError(f"`{name}` must have shape {shape}; got {np.shape(array)}")
+
+
+def require_second_moment(name: str, matrix: Array) -> None:
+    """Raise unless a square `matrix` may be a mean of outer products, as far as a look can tell.
+
+    Of a negative one the smallest error is the worst, and damping can hide it.
+    """
+    require_finite(name, matrix)
+    require_symmetric(name, matrix)
+    diagonal = np.diag(matrix)
+    if (diagonal < 0).any():
+        raise ValueError(f"`{name}` must not be negative on its diagonal; got {diagonal.min()}")
 
 
 def require_symmetric(name: str, matrix: Array) -> None:

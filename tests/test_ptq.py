@@ -167,6 +167,17 @@ def test_half_a_hessian_is_refused(function, arguments):
 
 
 @pytest.mark.parametrize(("function", "arguments"), CURVED)
+def test_a_negative_mean_square_is_refused_even_where_damping_would_hide_it(function, arguments):
+    """Of errors that are negative the least is the worst: a search would choose it."""
+    negative = H.copy()
+    negative[1, 1] = -1e-3
+    more = {"damping": 10.0} if "damping" in arguments else {}
+    for hessian in (negative, -H):
+        with pytest.raises(ValueError, match=r"^`hessian` must not be negative on its diagonal"):
+            function(**arguments | more | {"hessian": hessian})
+
+
+@pytest.mark.parametrize(("function", "arguments"), CURVED)
 def test_sums_in_another_order_are_symmetric_enough(function, arguments):
     noise = np.triu(np.full((4, 4), 1e-6), 1)
     function(**arguments | {"hessian": H + noise})
@@ -179,6 +190,38 @@ def test_a_hessian_of_many_tiles_is_read_to_its_last_corner():
         with pytest.raises(ValueError, match=r"symmetric; got entries that are 0\.5 apart"):
             gptq.gptq(w, h + 0.5 * (np.arange(360000).reshape(600, 600)
                                     == corner[0] * 600 + corner[1]), fit)
+
+
+ARRAYS = [pytest.param(f, a, name, id=f"{f.__name__}-{name}") for f, a in CALLS
+          for name, value in a.items() if isinstance(value, (np.ndarray, list))]
+#: Functions that take a lone number for an array.
+OF_ANY_RANK = {"activation_scale", "fixed_range", "incoherence", "outlier_columns", "shrink"}
+
+
+@pytest.mark.parametrize(("function", "arguments", "name"), ARRAYS)
+def test_numbers_words_masks_and_ragged_rows_are_refused_in_one_line(function, arguments, name):
+    def instead(value):
+        listed = isinstance(arguments[name], list)
+        return {name: [value, *arguments[name][1:]] if listed else value}
+
+    masked = np.ma.masked_less(np.asarray(arguments[name][0]), 0)
+    wrong = ["words", masked, [[1.0], [2.0, 3.0]], np.ones((2, 2), complex)]
+    if function.__name__ not in OF_ANY_RANK and name != "share":
+        wrong.append(np.array(1.0))
+    for value in wrong:
+        with pytest.raises((TypeError, ValueError), match=r"^`\w+` must [^\n]*; got [^\n]*$"):
+            function(**arguments | instead(value))
+
+
+@pytest.mark.parametrize(("function", "arguments"), [
+    pytest.param(rotation.orthogonal, {"n": 4}, id="orthogonal"),
+    pytest.param(rotation.kronecker, {"n": 4}, id="kronecker"),
+    *(pytest.param(f, a, id=f.__name__) for f, a in CALLS if "rng" in a)])
+def test_a_seed_is_no_generator(function, arguments):
+    """Nor is the module of NumPy, which would run, with a state that belongs to everybody."""
+    for wrong in (0, None, np.random, np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=r"^`rng` must be `Generator`; got"):
+            function(**arguments | {"rng": wrong})
 
 
 # Too little to learn from. A method: (weight, inputs) -> decoded weight.

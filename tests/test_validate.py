@@ -22,6 +22,7 @@ from refquant._validate import (
     require_nonempty,
     require_not_negative,
     require_positive,
+    require_second_moment,
     require_symmetric,
 )
 
@@ -124,6 +125,12 @@ def test_broadcastable_means_that_the_result_has_the_shape_of_the_data(parameter
         (lambda: require_not_negative("p", np.inf), ValueError, "`p` must be finite; got inf"),
         (lambda: require_symmetric("h", np.array([[1.0, 0.5], [0.0, 1.0]])), ValueError,
          "`h` must be symmetric; got entries that are 0.5 apart"),
+        (lambda: require_second_moment("h", np.diag([1.0, -2.0])), ValueError,
+         "`h` must not be negative on its diagonal; got -2.0"),
+        (lambda: require_positive("p", np.asarray(None)), TypeError,
+         "`p` must be real numbers; got array(None, dtype=object)"),
+        (lambda: as_reals("x", [[1.0], [2.0, 3.0]]), ValueError,
+         "`x` must be an array; got rows that differ in shape"),
         (lambda: require_fraction("p", 0), ValueError, "`p` must lie in (0, 1]; got 0"),
         (lambda: require_fraction("p", 1.5), ValueError, "`p` must lie in (0, 1]; got 1.5"),
         (lambda: require_fraction("p", np.nan), ValueError, "`p` must lie in (0, 1]; got nan"),

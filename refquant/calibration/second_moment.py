@@ -18,6 +18,7 @@ import numpy as np
 from refquant._types import Array
 from refquant._validate import (
     as_reals,
+    as_unmasked,
     require_finite,
     require_nonempty,
     require_same_shape,
@@ -71,9 +72,12 @@ class SecondMoment(NamedTuple):
             If `x` is empty or not finite.
         """
         x = as_reals("x", x)
+        if not x.ndim:
+            raise ValueError("`x` must have rows; got a number")
         require_nonempty("x", x)
         rows = x.reshape(-1, x.shape[-1]).astype(np.float64, copy=False)
-        total = rows.T @ rows
+        with np.errstate(all="ignore"):
+            total = rows.T @ rows
         require_finite("x", total)              # a NaN or an infinity ends in its own diagonal
         return cls(total, len(rows))
 
@@ -123,7 +127,7 @@ def output_error(difference: Array, hessian: Array) -> float:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or there is no output.
 
     References
     ----------
@@ -137,6 +141,10 @@ def output_error(difference: Array, hessian: Array) -> float:
     >>> round(output_error(d, SecondMoment.of(x).hessian), 6), round(((x @ d.T)**2).mean(), 6)
     (0.17, np.float64(0.17))
     """
+    difference, hessian = as_unmasked("difference", difference), as_unmasked("hessian", hessian)
+    if difference.ndim != 2 or not len(difference):
+        raise ValueError("`difference` must have shape (out, in), out at least 1; "
+                         f"got {difference.shape}")
     n = difference.shape[-1]
     require_same_shape("hessian", hessian, (n, n))
     return float(np.einsum("oi,ij,oj->", difference, hessian, difference, optimize=True)

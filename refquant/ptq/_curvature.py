@@ -9,7 +9,7 @@ from refquant._validate import (
     require_finite,
     require_not_negative,
     require_same_shape,
-    require_symmetric,
+    require_second_moment,
 )
 
 __all__ = ["damped", "inverse_factor", "unit_upper", "with_diagonal"]
@@ -37,8 +37,7 @@ def with_diagonal(weight: Array, hessian: Array, damping: float) -> tuple[Array,
     n = weight.shape[1]
     require_same_shape("hessian", hessian, (n, n))
     require_finite("weight", weight)
-    require_finite("hessian", hessian)
-    require_symmetric("hessian", hessian)
+    require_second_moment("hessian", hessian)
     require_not_negative("damping", damping)
     diagonal = np.diag(hessian).astype(np.float64)
     dead = diagonal == 0

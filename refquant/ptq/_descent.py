@@ -8,13 +8,16 @@ import numpy as np
 from refquant._types import Array
 from refquant._validate import (
     as_reals,
+    require_broadcastable,
     require_finite,
     require_int,
+    require_kind,
     require_nonempty,
     require_same_shape,
 )
+from refquant.quantizers.uniform import Uniform
 
-__all__ = ["Adam", "require_layer"]
+__all__ = ["Adam", "require_grid", "require_layer"]
 
 
 def require_layer(
@@ -38,6 +41,14 @@ def require_layer(
     require_int("steps", steps, 0)
     require_int("batch", batch, 1)
     return weight, x, target
+
+
+def require_grid(quantizer: Uniform, weight: Array, rng: np.random.Generator) -> None:
+    """Raise unless the grid is uniform and fits the weight, and `rng` makes draws."""
+    require_kind("quantizer", quantizer, Uniform)
+    for parameter in (quantizer.scale, quantizer.zero_point):
+        require_broadcastable("quantizer", np.asarray(parameter), weight.shape)
+    require_kind("rng", rng, np.random.Generator)
 
 
 class Adam:

@@ -18,7 +18,7 @@ import numpy as np
 
 from refquant._types import Array, Codes
 from refquant._validate import require_not_negative
-from refquant.ptq._descent import Adam, require_layer
+from refquant.ptq._descent import Adam, require_grid, require_layer
 from refquant.ptq.adaround import Activation, identity
 from refquant.quantizers.uniform import Uniform
 
@@ -88,7 +88,7 @@ def adaquant(
     target : ndarray of float, shape (n, ..., out)
         What the float network has there, after the activation function.
     quantizer : Uniform
-        Where the grid starts. Its scale has the rank of the weight.
+        Where the grid starts. Its scale has the rank of the weight, or is one number.
     rng : numpy.random.Generator
         One draw of ``integers(0, n, batch)`` per step.
     bias : ndarray of float, shape (out,), optional
@@ -139,6 +139,10 @@ def adaquant(
     True
     """
     weight, x, target = require_layer(weight, x, target, bias, steps, batch)
+    require_grid(quantizer, weight, rng)
+    if np.ndim(quantizer.scale) not in (0, weight.ndim):
+        raise ValueError("`quantizer` must have a scale of the weight's rank; "
+                         f"got shape {np.shape(quantizer.scale)}")
     for name, number in (("rate", rate), ("scale_rate", scale_rate), ("bias_rate", bias_rate)):
         require_not_negative(name, number)
     zero = np.asarray(quantizer.zero_point)

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_not_negative
-from refquant.ptq._descent import Adam, require_layer
+from refquant._validate import as_reals, require_not_negative
+from refquant.ptq._descent import Adam, require_grid, require_layer
 from refquant.quantizers.uniform import Uniform
 
 __all__ = ["Activation", "Learned", "adaround", "identity", "rectified_sigmoid", "sharpness",
@@ -103,7 +103,7 @@ def rectified_sigmoid(v: Array) -> Array:
     >>> rectified_sigmoid(np.array([-3.0, 0.0, 3.0]))
     array([0. , 0.5, 1. ])
     """
-    return np.clip(_STRETCH / (1 + np.exp(-v)) + _SHIFT, 0, 1)
+    return np.clip(_STRETCH / _one_plus_exp(as_reals("v", v)) + _SHIFT, 0, 1)
 
 
 def start_at(fraction: Array) -> Array:
@@ -119,6 +119,11 @@ def start_at(fraction: Array) -> Array:
     -------
     ndarray of float64
 
+    Raises
+    ------
+    ValueError
+        If a fraction lies outside.
+
     References
     ----------
     Nagel et al., 2020, arXiv:2004.10568; inverse of eq. (23).
@@ -128,7 +133,16 @@ def start_at(fraction: Array) -> Array:
     >>> rectified_sigmoid(start_at(np.array([0.0, 0.3, 1.0]))).round(12)
     array([0. , 0.3, 1. ])
     """
-    return -np.log(_STRETCH / (np.asarray(fraction, np.float64) - _SHIFT) - 1)
+    fraction = as_reals("fraction", fraction).astype(np.float64)
+    if not ((fraction >= 0) & (fraction <= 1)).all():           # also for NaN
+        raise ValueError(f"`fraction` must lie in [0, 1]; got {fraction.min()} "
+                         f"to {fraction.max()}")
+    return -np.log(_STRETCH / (fraction - _SHIFT) - 1)
+
+
+def _one_plus_exp(v: Array) -> Array:
+    """The sigmoid's denominator; beyond 40 it is infinite to all purposes, and would overflow."""
+    return 1 + np.exp(np.minimum(-v, 40))
 
 
 def sharpness(step: int, steps: int, *, warm: float = 0.2, start: float = 20.0,
@@ -243,6 +257,7 @@ def adaround(
     array([[1, 0, 0]], dtype=int32)
     """
     weight, x, target = require_layer(weight, x, target, bias, steps, batch)
+    require_grid(quantizer, weight, rng)
     require_not_negative("rate", rate)
     require_not_negative("penalty", penalty)
     scaled = weight.astype(np.float64) / quantizer.scale
@@ -267,7 +282,7 @@ def adaround(
         beta = sharpness(step, steps)
         if beta is not None:
             d_h -= penalty * 2 * beta * np.abs(2 * h - 1) ** (beta - 1) * np.sign(2 * h - 1)
-        sigmoid = 1 / (1 + np.exp(-v))
+        sigmoid = 1 / _one_plus_exp(v)
         v = v - adam.step(d_h * _STRETCH * sigmoid * (1 - sigmoid) * ((h > 0) & (h < 1)))
     h = rectified_sigmoid(v)
     codes = (np.clip(floor + (h >= 0.5), low, high) + zero).astype(np.int32)

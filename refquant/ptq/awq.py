@@ -25,7 +25,7 @@ from refquant._validate import (
     require_int,
     require_not_negative,
     require_same_shape,
-    require_symmetric,
+    require_second_moment,
 )
 from refquant.calibration.second_moment import output_error
 from refquant.granularity import group, ungroup
@@ -128,8 +128,8 @@ def search_scale(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a number is not finite, `hessian` is not symmetric, `activation`
-        is negative, or `round_trip` returns NaN.
+        If there is no layer, the shapes do not fit, a number is not finite, `hessian` is not
+        symmetric, its diagonal or `activation` is negative, or `round_trip` returns NaN.
 
     Notes
     -----
@@ -152,16 +152,17 @@ def search_scale(
     activation = _magnitudes(activation)
     require_int("steps", steps, 1)
     hessian, weights = as_reals("hessian", hessian), [as_reals("weights", w) for w in weights]
+    if not weights:
+        raise ValueError("`weights` must hold at least one layer; got none")
     for weight in weights:
         require_finite("weights", weight)
         require_same_shape("activation", activation, weight.shape[1:])
     require_same_shape("hessian", hessian, activation.shape * 2)
-    require_finite("hessian", hessian)
-    require_symmetric("hessian", hessian)
+    require_second_moment("hessian", hessian)
     losses = np.empty(steps)
     for k in range(steps):
         scale = activation_scale(activation, k / steps)
-        losses[k] = sum(len(w) * output_error(w - round_trip(w * scale) / scale, hessian)
+        losses[k] = sum(len(w) * output_error(w - _tripped(round_trip, w * scale) / scale, hessian)
                         for w in (w.astype(np.float64) for w in weights))
     if np.isnan(losses).any():
         raise ValueError("`round_trip` must return numbers; got NaN for some power")
@@ -207,7 +208,8 @@ def clip_groups(
     ------
     ValueError
         If `group_size` does not divide the columns, the shapes do not fit, a number is not
-        finite, `hessian` is not symmetric, or `shrink` does not lie in (0, 1].
+        finite, `hessian` is not symmetric or has a negative diagonal, `shrink` does not lie in
+        (0, 1], or `round_trip` returns NaN.
 
     References
     ----------
@@ -233,8 +235,7 @@ def clip_groups(
     n = weight.shape[1]
     require_same_shape("hessian", hessian, (n, n))
     require_finite("weight", weight)
-    require_finite("hessian", hessian)
-    require_symmetric("hessian", hessian)
+    require_second_moment("hessian", hessian)
     blocks = group(weight.astype(np.float64), group_size)
     count = n // group_size
     diagonal = hessian.reshape(count, group_size, count, group_size)[
@@ -244,11 +245,19 @@ def clip_groups(
     for k in range(int(steps * shrink)):
         bound = largest * (1 - k / steps)
         clipped = np.clip(blocks, -bound, bound)
-        d = blocks - round_trip(clipped)
+        d = blocks - _tripped(round_trip, clipped)
+        if np.isnan(d).any():
+            raise ValueError("`round_trip` must return numbers; got NaN for some clip")
         error = np.einsum("ogi,gij,ogj->og", d, diagonal, d, optimize=True)[..., None]
         best = np.where(error < least, clipped, best)
         least = np.minimum(error, least)
     return ungroup(best).astype(weight.dtype)
+
+
+def _tripped(round_trip: Callable[[Array], Array], weight: Array) -> Array:
+    made = round_trip(weight)
+    require_same_shape("round_trip", made, weight.shape)
+    return made
 
 
 def _magnitudes(activation: Array) -> Array:

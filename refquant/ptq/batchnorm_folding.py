@@ -18,6 +18,7 @@ before the layer     columns times r (`fold_forward`)             no: see there
 ===================  ===========================================  =====================
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -227,7 +228,7 @@ def fold_forward(
         require_same_shape(name, array, weight.shape[-1:])
     wide = weight.astype(np.float64)
     shift = beta.astype(np.float64) - mean.astype(np.float64) * factors
-    moved = (wide * shift).reshape(len(weight), -1).sum(1)
+    moved = (wide * shift).reshape(len(weight), math.prod(weight.shape[1:])).sum(1)
     if bias is not None:
         bias = as_reals("bias", bias)
         require_same_shape("bias", bias, weight.shape[:1])

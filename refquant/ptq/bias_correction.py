@@ -16,6 +16,7 @@ function              knows                           needs
 mean after a ReLU.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,14 @@ from refquant._types import Array
 from refquant._validate import (
     as_data,
     as_reals,
+    as_unmasked,
+    require_broadcastable,
     require_finite,
+    require_int,
     require_nonempty,
+    require_number,
     require_same_shape,
+    short,
 )
 from refquant.granularity import all_but
 
@@ -146,12 +152,18 @@ def analytic(
     quantized, input_mean = as_reals("quantized", quantized), as_reals("input_mean", input_mean)
     require_same_shape("quantized", quantized, weight.shape)
     require_same_shape("bias", bias, weight.shape[:1])
+    if weight.ndim not in (2, 4):
+        raise ValueError(f"`weight` must have 2 or 4 axes; got shape {weight.shape}")
+    share = as_unmasked("share", share)
+    if share.dtype.kind not in "iuf":
+        raise TypeError(f"`share` must be real numbers; got {share.dtype}")
+    require_broadcastable("share", share, weight.shape[1:3] if weight.ndim == 4 else share.shape)
     for name, value in (("bias", bias), ("weight", weight), ("quantized", quantized),
-                        ("input_mean", input_mean), ("share", np.asarray(share))):
+                        ("input_mean", input_mean), ("share", share)):
         require_finite(name, value)
     delta = quantized.astype(np.float64) - weight
     if weight.ndim == 4:
-        delta = (delta * np.asarray(share, np.float64)[..., None]).sum((1, 2))
+        delta = (delta * share[..., None]).sum((1, 2))
     depthwise = delta.shape[1] == 1 and len(input_mean) == len(delta)
     require_same_shape("input_mean", input_mean, (len(delta) if depthwise else delta.shape[1],))
     shift = delta[:, 0] * input_mean if depthwise else delta @ input_mean
@@ -201,6 +213,8 @@ def clipped_normal(
     require_same_shape("deviation", deviation, mean.shape)
     if (deviation < 0).any():
         raise ValueError(f"`deviation` must not be negative; got {deviation.min()}")
+    require_number("low", low)
+    require_number("high", high)
     if not low <= high:
         raise ValueError(f"`low` must be at most `high`; got {low} and {high}")
     mu = mean.astype(np.float64)
@@ -237,6 +251,12 @@ def window_share(
     -------
     ndarray of float64, shape of the kernel
 
+    Raises
+    ------
+    ValueError
+        If a size or `stride` is below 1, `padding` is negative, or the kernel has no place in
+        the image.
+
     References
     ----------
     Nagel et al., 2019, arXiv:1906.04721, appendix D, takes 1 everywhere; this is the mean
@@ -247,12 +267,22 @@ def window_share(
     >>> window_share((8, 8), (3, 3), padding=1)[0]
     array([0.765625, 0.875   , 0.765625])
     """
+    require_int("stride", stride, 1)
+    require_int("padding", padding, 0)
     shares = []
-    for size, width in zip(image, kernel, strict=True):
+    for size, width in zip(_pair("image", image), _pair("kernel", kernel), strict=True):
+        if width > size + 2 * padding:
+            raise ValueError(f"`kernel` must fit into {size} and padding; got {width}")
         starts = np.arange(0, size + 2 * padding - width + 1, stride) - padding
         places = starts[:, None] + np.arange(width)
         shares.append(((places >= 0) & (places < size)).mean(0))
     return np.outer(*shares)
+
+
+def _pair(name: str, sizes: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) != 2:
+        raise TypeError(f"`{name}` must be a height and a width; got {short(repr(sizes))}")
+    return require_int(name, sizes[0], 1), require_int(name, sizes[1], 1)
 
 
 def restore_moments(weight: Array, quantized: Array, *, spread: bool = False) -> Restored:

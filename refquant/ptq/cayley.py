@@ -26,6 +26,9 @@ from refquant._validate import (
 
 __all__ = ["cayley_step", "learned_rotation", "squared_peaks"]
 
+#: Beyond it rounding errors of 1e-16 of it would spoil the rotation that is returned.
+MOST_TURN = 1e10
+
 
 def cayley_step(rotation: Array, gradient: Array, rate: float) -> Array:
     r"""The rotation after one step of steepest descent among rotations.
@@ -53,8 +56,8 @@ def cayley_step(rotation: Array, gradient: Array, rate: float) -> Array:
     Raises
     ------
     ValueError
-        If `rotation` is not square and orthogonal to 1e-4, the shapes differ or a number is not
-        finite.
+        If `rotation` is not square and orthogonal to 1e-4, the shapes differ, a number is not
+        finite, or :math:`|a| \lVert Y \rVert_F / 2` is above 1e10.
 
     Notes
     -----
@@ -82,7 +85,12 @@ def cayley_step(rotation: Array, gradient: Array, rate: float) -> Array:
     require_finite("gradient", gradient)
     require_number("rate", rate)
     require_finite("rate", np.asarray(rate))
-    half = rate / 2 * _turn(rotation, gradient)
+    with np.errstate(all="ignore"):
+        half = rate / 2 * _turn(rotation, gradient)
+        length = np.linalg.norm(half)
+    if not length <= MOST_TURN:                 # also for NaN
+        raise ValueError(f"`rate` must be small enough for |a| |Y| / 2 to be at most "
+                         f"{MOST_TURN:g}; got {length:.3g}")
     one, r = np.eye(len(rotation)), rotation.astype(np.float64)
     # One product less than with I - B, which is 2 I - (I + B).
     return (2 * np.linalg.solve(one + half, r) - r).astype(rotation.dtype)
@@ -207,7 +215,8 @@ def _require_orthogonal(name: str, q: Array) -> None:
     if q.ndim != 2 or q.shape[0] != q.shape[1]:
         raise ValueError(f"`{name}` must be square; got shape {q.shape}")
     require_finite(name, q)
-    away = np.abs(q.T @ q - np.eye(len(q))).max(initial=0)
-    if away > 1e-4:
+    with np.errstate(all="ignore"):
+        away = np.abs(q.T @ q - np.eye(len(q))).max(initial=0)
+    if not away <= 1e-4:                        # also for NaN
         raise ValueError(f"`{name}` must be orthogonal; got a product with its transpose that "
                          f"differs from the identity by {away:.3g}")

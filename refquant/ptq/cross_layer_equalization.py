@@ -15,6 +15,7 @@ ReLU6, whose 6 would have to become :math:`6 / s_i`; not GELU or a sigmoid; not 
 a residual addition reads.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -199,11 +200,14 @@ def triple_scales(first: Array, middle: Array, last: Array) -> tuple[Array, Arra
         ("first", first), ("middle", middle), ("last", last)))
     for name, w in (("first", first), ("middle", middle), ("last", last)):
         require_finite(name, w)
+    if not first.ndim:
+        raise ValueError("`first` must have channels; got a number")
     channels = len(first)
     require_same_shape("middle", middle, (channels, *middle.shape[1:3], 1))
     require_same_shape("last", last, (*last.shape[:-1], channels))
-    r1, r2 = (np.abs(w.astype(np.float64)).reshape(channels, -1).max(1) for w in (first, middle))
-    r3 = np.abs(last.astype(np.float64)).reshape(-1, channels).max(0)
+    r1, r2 = (np.abs(w.astype(np.float64)).max(tuple(range(1, w.ndim)), initial=0)
+              for w in (first, middle))
+    r3 = np.abs(last.astype(np.float64)).max(tuple(range(last.ndim - 1)), initial=0)
     alive = (r1 > 0) & (r2 > 0) & (r3 > 0)
     r1, r2, r3 = (np.where(alive, r, 1.0) for r in (r1, r2, r3))
     middle_range = np.cbrt(r1 * r2 * r3)
@@ -264,6 +268,8 @@ def equalize_chain(
         raise ValueError(
             f"`weights` must be two or more, with a bias each; got {len(ws)} and {len(bs)}"
         )
+    if not all(w.ndim for w in ws):
+        raise ValueError("`weights` must have channels; got a number")
     scales = [np.ones(len(w)) for w in ws[:-1]]
     sweeps, change = 0, np.inf
     while change > tolerance and sweeps < most:
@@ -341,7 +347,8 @@ def absorb_bias(
     require_not_negative("reach", reach)
     shift = np.maximum(0.0, mean.astype(np.float64) - reach * np.abs(deviation))
     axis = _input_axis(second, len(first))
-    moved = (second.astype(np.float64) * _along(shift, axis, second.ndim)).reshape(len(second), -1)
+    moved = (second.astype(np.float64) * _along(shift, axis, second.ndim)).reshape(
+        len(second), math.prod(second.shape[1:]))
     return Absorbed(
         (first - shift).astype(first.dtype),
         (second_bias + moved.sum(1)).astype(second_bias.dtype),

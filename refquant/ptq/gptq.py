@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_int
+from refquant._validate import require_int, short
 from refquant.kernels.column_rounding import round_and_fit, round_columns
 from refquant.ptq._curvature import damped, inverse_factor, with_diagonal
 from refquant.quantizer import Fit, Quantizer
@@ -254,7 +254,8 @@ def _checked(group_size: int | None, n: int) -> int:
 def _permutation(order: Order, curvature: Array) -> Array:
     """What `order` says, checked."""
     permutation = np.asarray(order(curvature))
-    if not np.array_equal(np.sort(permutation), np.arange(len(curvature))):
+    fits = permutation.shape == curvature.shape and permutation.dtype.kind in "iu"
+    if not fits or not np.array_equal(np.sort(permutation), np.arange(len(curvature))):
         raise ValueError(f"`order` must return a permutation of {len(curvature)} columns; "
-                         f"got {permutation}")
+                         f"got {short(permutation)}")
     return permutation

@@ -77,7 +77,7 @@ def shrink(x: Array, beta: float, p: float) -> Array:
     require_finite("x", x)
     _require_norm(beta, p)
     size = np.abs(x)
-    with np.errstate(divide="ignore"):          # 0**(p - 1) is infinite: shrunk to 0
+    with np.errstate(divide="ignore", over="ignore"):       # 0**(p - 1) is infinite: to 0
         pull = size ** (p - 1) / beta
     return np.sign(x) * np.maximum(size - pull, 0)
 
@@ -97,7 +97,7 @@ def hqq(
     weight : ndarray of float, shape (..., group)
         A group per row: `refquant.granularity.group` makes them.
     bits : int
-        At least 1.
+        1 to 31.
     p : float, in (0, 1]
         Of the norm of the outliers.
     beta : float, > 0
@@ -138,10 +138,12 @@ def hqq(
     if not weight.ndim:
         raise ValueError("`weight` must have an axis of groups; got a number")
     require_finite("weight", weight)
-    require_int("bits", bits, 1)
+    require_int("bits", bits, 1, 31)
     require_int("steps", steps, 0)
     _require_norm(beta, p)
     _require_above_zero("growth", growth)
+    if growth < 1:
+        raise ValueError(f"`growth` must be at least 1; got {growth}")
     w, top = weight.astype(np.float64), 2**bits - 1
     if not w.size:
         empty = np.ones((*w.shape[:-1], 1))

@@ -142,6 +142,8 @@ def obq(
     ValueError
         If the shapes do not fit, a number is not finite, or `hessian` is not symmetric, or
         singular even when damped.
+    TypeError
+        If `fit` returns no `Uniform`.
 
     References
     ----------
@@ -171,6 +173,8 @@ def obq(
     for i in range(rows):
         w, g, left = work[i].copy(), inverse.copy(), list(range(n))
         quantizer = fit(w[None, :])
+        if not isinstance(quantizer, Uniform):
+            raise TypeError(f"`fit` must return a Uniform; got a {type(quantizer).__name__}")
         quantizers.append(quantizer)
         for step in range(n):
             rounded = quantizer.decode(quantizer.encode(w[None, left]))[0]

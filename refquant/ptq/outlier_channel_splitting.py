@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int
+from refquant._validate import as_reals, require_finite, require_int, require_number, require_positive
 from refquant.quantizer import Fit
 from refquant.quantizers.uniform import Uniform
 
@@ -85,8 +85,9 @@ def split_channels(weight: Array, count: int, *, step: float | None = None) -> S
     weight = as_reals("weight", weight)
     require_finite("weight", weight)
     require_int("count", count, 0)
-    if step is not None and not (np.isfinite(step) and step > 0):
-        raise ValueError(f"`step` must be positive and finite; got {step}")
+    if step is not None:
+        require_number("step", step)
+        require_positive("step", np.asarray(step))
     if weight.ndim < 2 or weight.size == 0:
         raise ValueError(f"`weight` must have input channels; got shape {weight.shape}")
     channels = list(np.moveaxis(weight, -1, 0).astype(np.float64))

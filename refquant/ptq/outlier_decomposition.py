@@ -115,7 +115,9 @@ def decomposed_product(
     (array([[100.248]]), array([ True, False, False]))
     """
     x, weight = as_reals("x", x), as_reals("weight", weight)
-    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+    if x.ndim != 2:
+        raise ValueError(f"`x` must have shape (tokens, in); got {x.shape}")
+    if weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"`weight` must have shape (out, {x.shape[-1]}); got {weight.shape}")
     require_finite("weight", weight)
     outliers = outlier_columns(x, threshold=threshold)

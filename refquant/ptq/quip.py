@@ -21,6 +21,7 @@ from refquant._validate import (
     as_reals,
     require_finite,
     require_int,
+    require_kind,
     require_positive,
     require_same_shape,
 )
@@ -184,7 +185,7 @@ def fixed_range(weight: Array, *, bits: int, reach: float = 2.4) -> Quantizer:
     ----------
     weight : ndarray of float
     bits : int
-        At least 1.
+        1 to 16.
     reach : float
         In units of the root mean square.
 
@@ -196,7 +197,7 @@ def fixed_range(weight: Array, *, bits: int, reach: float = 2.4) -> Quantizer:
     Raises
     ------
     ValueError
-        If `weight` or `reach` is not finite, or `reach` is not positive.
+        If `weight` or `reach` is not finite, `reach` is not positive, or `bits` is out of range.
 
     References
     ----------
@@ -211,6 +212,7 @@ def fixed_range(weight: Array, *, bits: int, reach: float = 2.4) -> Quantizer:
 
     weight = as_reals("weight", weight)
     require_finite("weight", weight)
+    bits = require_int("bits", bits, 1, 16)
     require_positive("reach", np.asarray(reach))
     size = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
     return nearest(np.linspace(-1, 1, 2**bits) * reach * (size or 1.0))
@@ -276,6 +278,8 @@ def quip(
     >>> bool(np.allclose(r.left.T @ r.rotated @ r.right / r.column_scale, r.weight))
     True
     """
+    weight = as_reals("weight", weight)
+    require_kind("rng", rng, np.random.Generator)
     work, h = damped(weight, hessian, damping)
     curvature = np.maximum(np.diag(h) / max(np.abs(h).max(initial=0), 1e-300), 1e-8)
     column_scale = (curvature / np.maximum((work**2).sum(0), 1e-8)) ** 0.25

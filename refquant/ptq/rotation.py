@@ -19,7 +19,13 @@ import math
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_kind,
+    require_same_shape,
+)
 
 __all__ = ["hadamard", "hadamard_transform", "incoherence", "kronecker", "orthogonal",
            "random_signs", "rotate"]
@@ -108,6 +114,8 @@ def hadamard_transform(x: Array) -> Array:
     array([0.5, 0.5, 0.5, 0.5])
     """
     x = as_reals("x", x)
+    if not x.ndim:
+        raise ValueError("`x` must have rows; got a number")
     require_finite("x", x)
     n = x.shape[-1]
     p = max((2**j for j in range(n.bit_length()) if n % 2**j == 0 and 4**j <= n), default=1)
@@ -135,7 +143,7 @@ def random_signs(q: Array, *, rng: np.random.Generator) -> Array:
     Raises
     ------
     ValueError
-        If an entry is not finite.
+        If `q` is not square, or an entry is not finite.
 
     References
     ----------
@@ -148,7 +156,10 @@ def random_signs(q: Array, *, rng: np.random.Generator) -> Array:
            [0., 1.]])
     """
     q = as_reals("q", q)
+    if q.ndim != 2 or q.shape[0] != q.shape[1]:
+        raise ValueError(f"`q` must be square; got shape {q.shape}")
     require_finite("q", q)
+    require_kind("rng", rng, np.random.Generator)
     return (1 - 2 * rng.integers(0, 2, len(q)))[:, None] * q
 
 
@@ -177,6 +188,7 @@ def orthogonal(n: int, *, rng: np.random.Generator) -> Array:
     True
     """
     require_int("n", n, 1)
+    require_kind("rng", rng, np.random.Generator)
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
     return q * np.sign(np.diag(r))          # without the signs some rotations are likelier
 
@@ -244,6 +256,8 @@ def rotate(x: Array, q: Array) -> Array:
     array([0.5, 0.5, 0.5, 0.5])
     """
     x, q = as_reals("x", x), as_reals("q", q)
+    if not x.ndim:
+        raise ValueError("`x` must have rows; got a number")
     require_same_shape("q", q, (x.shape[-1],) * 2)
     require_finite("x", x)
     require_finite("q", q)

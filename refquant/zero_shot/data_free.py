@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from refquant._types import Array
-from refquant._validate import as_data, require_positive, require_same_shape
+from refquant._validate import as_data, require_number, require_positive, require_same_shape
 
 __all__ = ["activation_range", "exceedance"]
 
@@ -46,7 +46,8 @@ def activation_range(
     Raises
     ------
     ValueError
-        If a deviation is negative, the shapes differ or `deviations` is not positive.
+        If a deviation is negative, the shapes differ, `deviations` is not positive, or `low` is
+        above `high`.
 
     References
     ----------
@@ -59,7 +60,11 @@ def activation_range(
     """
     mean, deviation = as_data("mean", mean), as_data("deviation", deviation)
     require_same_shape("deviation", deviation, mean.shape)
+    for name, number in (("deviations", deviations), ("low", low), ("high", high)):
+        require_number(name, number)
     require_positive("deviations", np.asarray(deviations))
+    if not low <= high:                         # also for NaN
+        raise ValueError(f"`low` must be at most `high`; got {low} and {high}")
     if (deviation < 0).any():
         raise ValueError(f"`deviation` must not be negative; got {deviation.min()}")
     reach = deviations * deviation
@@ -89,4 +94,5 @@ def exceedance(deviations: float) -> float:
     >>> round(1 / exceedance(3.0)), exceedance(6.0) < 1e-9
     (741, True)
     """
-    return float(ndtr(-deviations))
+    require_number("deviations", deviations)
+    return float(ndtr(-float(deviations)))

@@ -50,3 +50,13 @@ def test_bad_input_is_refused():
         one.merge(two)
     with pytest.raises(ValueError, match=r"`hessian` must have shape \(3, 3\)"):
         output_error(np.ones((1, 3)), one.hessian)
+
+
+def test_numbers_without_rows_are_refused():
+    with pytest.raises(ValueError, match="^`x` must have rows"):
+        SecondMoment.of(np.float64(1))
+    for wrong in (np.float64(1), np.ones(3), np.ones((0, 3)), np.ones((1, 1, 3))):
+        with pytest.raises(ValueError, match=r"^`difference` must have shape \(out, in\)"):
+            output_error(wrong, np.eye(3))
+    with pytest.raises(ValueError, match="^`x` must be finite; got inf"):       # and no warning
+        SecondMoment.of(np.full((1, 2), 1e200))

@@ -328,3 +328,16 @@ def test_a_weight_beyond_the_grid_has_no_slider_to_move():
 def test_every_step_of_adam_is_the_rate_while_the_gradient_stays():
     adam = Adam((2,), 0.1)
     assert all(np.allclose(adam.step(np.array([3.0, -0.02])), [0.1, -0.1]) for _ in range(5))
+
+
+def test_sliders_far_beyond_their_ends_do_not_overflow():
+    assert np.array_equal(rectified_sigmoid(np.array([-1e4, 1e4])), [0, 1])
+    w, x = layer(0)
+    adaround(w, x, x @ w.T, symmetric(np.abs(w).max(1, keepdims=True), bits=4), rng=rng(),
+             steps=60, rate=200.0)
+
+
+def test_a_fraction_lies_between_its_neighbours():
+    for wrong in (1.5, -1.0, np.nan):
+        with pytest.raises(ValueError, match=r"^`fraction` must lie in \[0, 1\]"):
+            start_at(np.array([wrong]))

@@ -188,3 +188,19 @@ def test_whole_numbers_and_nan_are_refused_rather_than_clipped():
             clip_groups(bad, hessian, np.rint, group_size=2)
     with pytest.raises(ValueError, match="`hessian` must"):
         search_scale([weight], np.nan * hessian, np.ones(4), np.rint)
+
+
+def test_a_round_trip_that_returns_something_else_is_refused():
+    """One row for all would broadcast, and NaN would leave every group as it is."""
+    weight, hessian, ones = np.ones((2, 4)), np.eye(4), np.ones(4)
+    for wrong in (lambda w: None, lambda w: w[:1]):
+        with pytest.raises(ValueError, match=r"^`round_trip` must have shape"):
+            search_scale([weight], hessian, ones, wrong)
+        with pytest.raises(ValueError, match=r"^`round_trip` must have shape"):
+            clip_groups(weight, hessian, wrong, group_size=2)
+    for search in (lambda f: search_scale([weight], hessian, ones, f),
+                   lambda f: clip_groups(weight, hessian, f, group_size=2)):
+        with pytest.raises(ValueError, match=r"^`round_trip` must return numbers; got NaN"):
+            search(lambda w: np.nan * w)
+    with pytest.raises(ValueError, match="^`weights` must hold at least one layer; got none"):
+        search_scale([], hessian, ones, np.rint)

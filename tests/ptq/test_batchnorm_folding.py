@@ -171,3 +171,11 @@ def test_nothing_is_changed_in_place():
     fold(*arrays)
     for array, copy in zip(arrays, copies, strict=True):
         assert np.array_equal(array, copy)
+
+
+def test_a_layer_without_outputs_passes():
+    one = np.ones(3)
+    for made in (fold_forward(np.ones((0, 3)), None, one, one, one, one),
+                 fold(np.ones((0, 3)), None, *[np.ones(0)] * 4)):
+        assert made.weight.shape == (0, 3)
+        assert made.bias.shape == (0,)

@@ -150,3 +150,25 @@ def test_mistakes_are_refused():
 def test_outputs_that_are_not_finite_correct_nothing():
     with pytest.raises(ValueError, match="`quantized` must"):
         empirical(np.zeros(2), np.ones((3, 2)), np.full((3, 2), np.nan))
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), [
+    ({"stride": 0}, ValueError, "`stride` must be at least 1; got 0"),
+    ({"padding": -1}, ValueError, "`padding` must be at least 0; got -1"),
+    ({"padding": 0.5}, TypeError, "`padding` must be an integer; got 0.5"),
+    ({"kernel": (9, 3)}, ValueError, "`kernel` must fit into 8 and padding; got 9"),
+    ({"kernel": (0, 3)}, ValueError, "`kernel` must be at least 1; got 0"),
+    ({"image": 8}, TypeError, "`image` must be a height and a width; got 8"),
+    ({"image": (8, 8, 3)}, TypeError, "`image` must be a height and a width; got (8, 8, 3)")])
+def test_a_window_without_a_place_has_no_share(changed, error, message):
+    with pytest.raises(error) as caught:
+        window_share(**{"image": (8, 8), "kernel": (3, 3)} | changed)
+    assert str(caught.value) == message
+
+
+def test_a_share_of_another_window_is_refused():
+    weight = np.ones((2, 3, 3, 4))
+    with pytest.raises(ValueError, match=r"^`share` must broadcast to the data of shape \(3, 3\)"):
+        analytic(np.zeros(2), weight, weight, np.ones(4), share=np.ones((5, 5)))
+    with pytest.raises(ValueError, match="^`weight` must have 2 or 4 axes"):
+        analytic(np.zeros(2), np.ones(2), np.ones(2), np.ones(1))

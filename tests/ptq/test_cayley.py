@@ -324,3 +324,21 @@ def test_on_a_transformer_learning_is_worth_a_little():
     four = partial(per_token, bits=4)
     random = minilm_products(partial(rotated_product, weights=four, activations=four)).cosine
     assert minilm_products(product).cosine > random + 0.005
+
+
+@pytest.mark.parametrize("rate", [1e14, 1e17, 1e308])
+def test_a_rate_whose_rounding_errors_would_spoil_the_rotation_is_refused(rate):
+    """An odd size has a direction that does not turn: beside the others it drowns."""
+    r, g = problem(0, 7)
+    with pytest.raises(ValueError, match=r"^`rate` must be small enough"):
+        cayley_step(r, g, rate)
+    with pytest.raises(ValueError, match=r"^`rate` must be small enough"):
+        cayley_step(r, rate * g, 1.0)
+    moved = cayley_step(r, g, 1e9)
+    assert np.abs(moved.T @ moved - np.eye(7)).max() < 1e-5
+
+
+def test_entries_that_overflow_are_no_rotation():
+    for huge in (np.full((2, 2), 1e308), np.full((2, 2), 3e38, np.float32)):
+        with pytest.raises(ValueError, match="^`rotation` must be orthogonal"):
+            cayley_step(huge, np.eye(2), 1.0)

@@ -239,3 +239,13 @@ def test_channels_without_weights_keep_their_scale():
     weight, ones = np.ones((3, 4)), np.ones(4)
     assert np.array_equal(equalize_pair(np.ones((4, 0)), ones, weight).scale, ones)
     assert np.array_equal(equalize_pair(weight.T, ones, np.ones((0, 4))).first, weight.T)
+
+
+def test_layers_without_weights_or_outputs_pass():
+    first, last = np.ones((4, 0)), np.ones((3, 4))
+    before, after = triple_scales(first, np.ones((4, 1, 1, 1)), last)
+    assert (before == 1).all()
+    assert (after == 1).all()
+    ones = np.ones(4)
+    made = absorb_bias(9 * ones, np.ones((0, 4)), np.ones(0), 9 * ones, ones)
+    assert made.second.shape == (0,)

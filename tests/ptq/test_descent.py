@@ -6,7 +6,8 @@ import pytest
 from refquant.calibration.minmax import absmax
 from refquant.ptq.adaquant import adaquant
 from refquant.ptq.adaround import adaround
-from refquant.quantizers.uniform import symmetric
+from refquant.ptq.quip import fixed_range
+from refquant.quantizers.uniform import Uniform, symmetric
 
 W = np.random.default_rng(0).standard_normal((3, 4))
 X = np.random.default_rng(1).standard_normal((9, 4))
@@ -21,3 +22,23 @@ def test_learned_rounding_takes_lists_and_refuses_a_number(method):
     assert np.array_equal(learn(W.tolist(), X.tolist(), (X @ W.T).tolist()), learn(W, X, X @ W.T))
     with pytest.raises(ValueError, match="`x` must have shape"):
         learn(W, np.float64(1), np.float64(1))
+
+
+@pytest.mark.parametrize("method", [adaround, adaquant])
+def test_a_grid_is_uniform_and_fits_the_weight(method):
+    def learn(grid):
+        return method(W, X, X @ W.T, grid, rng=np.random.default_rng(0), steps=3)
+
+    for wrong in (None, lambda w: GRID, fixed_range(W, bits=3)):
+        with pytest.raises(TypeError, match="^`quantizer` must be `Uniform`; got"):
+            learn(wrong)
+    for shape in ((2, 1), (1, 3, 1)):
+        with pytest.raises(ValueError, match="^`quantizer` must broadcast to the data"):
+            learn(Uniform(np.ones(shape), np.zeros(shape, np.int32), -7, 7))
+
+
+def test_a_scale_that_adaquant_cannot_tell_the_axes_of_is_refused():
+    """Of shape (in,) it broadcasts; but its gradient would be summed as that of one number."""
+    columns = Uniform(np.ones(4), np.zeros(4, np.int32), -7, 7)
+    with pytest.raises(ValueError, match="^`quantizer` must have a scale of the weight's rank"):
+        adaquant(W, X, X @ W.T, columns, rng=np.random.default_rng(0), steps=3)

@@ -286,3 +286,10 @@ def test_a_weight_of_a_dead_input_does_not_widen_the_range_of_its_group():
     plain, other = (gptq(v, h, absolute(4), group_size=4, static_groups=True)
                     for v in (w, spoilt))
     assert np.array_equal(plain.codes, other.codes)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, np.zeros((2, 3)), np.arange(8.0), -np.ones(8, int)])
+def test_what_is_no_permutation_is_refused_in_one_line(wrong):
+    w, h = np.ones((2, 8)), np.eye(8)
+    with pytest.raises(ValueError, match=r"^`order` must return a permutation[^\n]*; got [^\n]*$"):
+        gptq(w, h, absolute(4), order=lambda curvature: wrong)

@@ -9,6 +9,7 @@ from refquant.calibration.minmax import absmax
 from refquant.calibration.second_moment import SecondMoment
 from refquant.ptq._curvature import damped
 from refquant.ptq.obq import GreedilyRounded, cheapest_first, left_to_right, obq
+from refquant.ptq.quip import fixed_range
 from refquant.quantizers.uniform import symmetric
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -86,4 +87,6 @@ def test_dead_inputs_and_singular_hessians():
     h[:, 2] = h[2] = 0
     assert (obq(w, h, fit).weight[:, 2] == 0).all()
     with pytest.raises(ValueError, match="`hessian` must be positive definite once damped"):
-        obq(w, -np.eye(8), fit, damping=0)
+        obq(w, 2 * np.ones((8, 8)) - np.eye(8), fit, damping=0)
+    with pytest.raises(TypeError, match="^`fit` must return a Uniform; got a Codebook"):
+        obq(w, np.eye(8), lambda row: fixed_range(row, bits=3))

@@ -133,3 +133,10 @@ def test_a_kronecker_rotation_is_two_near_factors_and_a_shuffle():
     parts = np.kron(orthogonal(3, rng=rng), orthogonal(4, rng=rng))
     expected = parts[:, rng.permutation(12)]
     assert np.array_equal(kronecker(12, rng=np.random.default_rng(0)), expected)
+
+
+def test_signs_are_for_a_matrix_and_not_for_a_row():
+    """A row would come back as a matrix: its outer product with the signs."""
+    for wrong in (np.ones(3), np.ones((2, 3)), np.ones((1, 2, 2))):
+        with pytest.raises(ValueError, match="^`q` must be square; got shape"):
+            random_signs(wrong, rng=np.random.default_rng(0))
