@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_int, require_number, require_positive
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_number,
+    require_positive,
+)
 from refquant.quantizer import Fit
 from refquant.quantizers.uniform import Uniform
 

@@ -53,10 +53,10 @@ def test_bad_input_is_refused():
 
 
 def test_numbers_without_rows_are_refused():
-    with pytest.raises(ValueError, match="^`x` must have rows"):
+    with pytest.raises(ValueError, match=r"^`x` must have rows"):
         SecondMoment.of(np.float64(1))
     for wrong in (np.float64(1), np.ones(3), np.ones((0, 3)), np.ones((1, 1, 3))):
         with pytest.raises(ValueError, match=r"^`difference` must have shape \(out, in\)"):
             output_error(wrong, np.eye(3))
-    with pytest.raises(ValueError, match="^`x` must be finite; got inf"):       # and no warning
+    with pytest.raises(ValueError, match=r"^`x` must be finite; got inf"):       # and no warning
         SecondMoment.of(np.full((1, 2), 1e200))

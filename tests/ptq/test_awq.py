@@ -202,5 +202,5 @@ def test_a_round_trip_that_returns_something_else_is_refused():
                    lambda f: clip_groups(weight, hessian, f, group_size=2)):
         with pytest.raises(ValueError, match=r"^`round_trip` must return numbers; got NaN"):
             search(lambda w: np.nan * w)
-    with pytest.raises(ValueError, match="^`weights` must hold at least one layer; got none"):
+    with pytest.raises(ValueError, match=r"^`weights` must hold at least one layer; got none"):
         search_scale([], hessian, ones, np.rint)

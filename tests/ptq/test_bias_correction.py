@@ -170,5 +170,5 @@ def test_a_share_of_another_window_is_refused():
     weight = np.ones((2, 3, 3, 4))
     with pytest.raises(ValueError, match=r"^`share` must broadcast to the data of shape \(3, 3\)"):
         analytic(np.zeros(2), weight, weight, np.ones(4), share=np.ones((5, 5)))
-    with pytest.raises(ValueError, match="^`weight` must have 2 or 4 axes"):
+    with pytest.raises(ValueError, match=r"^`weight` must have 2 or 4 axes"):
         analytic(np.zeros(2), np.ones(2), np.ones(2), np.ones(1))

@@ -30,15 +30,15 @@ def test_a_grid_is_uniform_and_fits_the_weight(method):
         return method(W, X, X @ W.T, grid, rng=np.random.default_rng(0), steps=3)
 
     for wrong in (None, lambda w: GRID, fixed_range(W, bits=3)):
-        with pytest.raises(TypeError, match="^`quantizer` must be `Uniform`; got"):
+        with pytest.raises(TypeError, match=r"^`quantizer` must be `Uniform`; got"):
             learn(wrong)
     for shape in ((2, 1), (1, 3, 1)):
-        with pytest.raises(ValueError, match="^`quantizer` must broadcast to the data"):
+        with pytest.raises(ValueError, match=r"^`quantizer` must broadcast to the data"):
             learn(Uniform(np.ones(shape), np.zeros(shape, np.int32), -7, 7))
 
 
 def test_a_scale_that_adaquant_cannot_tell_the_axes_of_is_refused():
     """Of shape (in,) it broadcasts; but its gradient would be summed as that of one number."""
     columns = Uniform(np.ones(4), np.zeros(4, np.int32), -7, 7)
-    with pytest.raises(ValueError, match="^`quantizer` must have a scale of the weight's rank"):
+    with pytest.raises(ValueError, match=r"^`quantizer` must have a scale of the weight's rank"):
         adaquant(W, X, X @ W.T, columns, rng=np.random.default_rng(0), steps=3)

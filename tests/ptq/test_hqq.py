@@ -139,7 +139,7 @@ def test_a_number_has_no_groups():
 
 def test_codes_fit_into_int32_and_the_pull_does_not_relax():
     assert hqq(np.array([[0.0, 0.5, 1.0]]), bits=31).codes.max() == 2**31 - 1
-    with pytest.raises(ValueError, match="^`bits` must be at most 31; got 32"):
+    with pytest.raises(ValueError, match=r"^`bits` must be at most 31; got 32"):
         hqq(np.ones((1, 2)), bits=32)
     with pytest.raises(ValueError, match=r"^`growth` must be at least 1; got 0\.5"):
         hqq(np.ones((1, 2)), bits=4, growth=0.5)

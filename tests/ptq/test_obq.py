@@ -88,5 +88,5 @@ def test_dead_inputs_and_singular_hessians():
     assert (obq(w, h, fit).weight[:, 2] == 0).all()
     with pytest.raises(ValueError, match="`hessian` must be positive definite once damped"):
         obq(w, 2 * np.ones((8, 8)) - np.eye(8), fit, damping=0)
-    with pytest.raises(TypeError, match="^`fit` must return a Uniform; got a Codebook"):
+    with pytest.raises(TypeError, match=r"^`fit` must return a Uniform; got a Codebook"):
         obq(w, np.eye(8), lambda row: fixed_range(row, bits=3))

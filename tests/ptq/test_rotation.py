@@ -138,5 +138,5 @@ def test_a_kronecker_rotation_is_two_near_factors_and_a_shuffle():
 def test_signs_are_for_a_matrix_and_not_for_a_row():
     """A row would come back as a matrix: its outer product with the signs."""
     for wrong in (np.ones(3), np.ones((2, 3)), np.ones((1, 2, 2))):
-        with pytest.raises(ValueError, match="^`q` must be square; got shape"):
+        with pytest.raises(ValueError, match=r"^`q` must be square; got shape"):
             random_signs(wrong, rng=np.random.default_rng(0))

@@ -48,10 +48,10 @@ def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="`mean` must not be empty"):
         activation_range(one[:0], one[:0])
     for wrong in ({"low": 3.0, "high": 1.0}, {"low": np.nan}, {"high": np.nan}):
-        with pytest.raises(ValueError, match="^`low` must be at most `high`"):
+        with pytest.raises(ValueError, match=r"^`low` must be at most `high`"):
             activation_range(one, one, **wrong)
     for wrong in ({"low": "0"}, {"high": None}, {"deviations": None}, {"deviations": [1.0]}):
         with pytest.raises(TypeError, match=r"^`\w+` must be a real number"):
             activation_range(one, one, **wrong)
-    with pytest.raises(TypeError, match="^`deviations` must be a real number"):
+    with pytest.raises(TypeError, match=r"^`deviations` must be a real number"):
         exceedance("3")
