@@ -90,7 +90,7 @@ def adaquant(
     quantizer : Uniform
         Where the grid starts. Its scale has the rank of the weight, or is one number.
     rng : numpy.random.Generator
-        One draw of ``integers(0, n, batch)`` per step.
+        One draw of ``integers(0, n, min(batch, n))`` per step.
     bias : ndarray of float, shape (out,), optional
         Where the bias starts; zeros if not given.
     activation : callable, ndarray -> (value, pullback)
@@ -148,16 +148,19 @@ def adaquant(
     zero = np.asarray(quantizer.zero_point)
     low, high = quantizer.qmin - zero, quantizer.qmax - zero
     w = weight.astype(np.float64)
-    log_scale = np.log(np.asarray(quantizer.scale, np.float64))
+    # The logarithm of a factor, and not of the scale, whose exponential would be off by a bit:
+    # the largest weight of a grid from min-max would lie inside the range or beyond it by chance.
+    start = np.asarray(quantizer.scale, np.float64)
+    log_factor = np.zeros(start.shape)
     b = np.zeros(len(w)) if bias is None else np.asarray(bias, np.float64).copy()
-    movers = (Adam(w.shape, rate * float(np.exp(log_scale).mean() or 1)),
-              Adam(log_scale.shape, scale_rate), Adam(b.shape, bias_rate))
+    movers = (Adam(w.shape, rate * float(start.mean())),
+              Adam(start.shape, scale_rate), Adam(b.shape, bias_rate))
     losses = np.empty(steps)
     for step in range(steps):
         chosen = rng.integers(0, len(x), min(batch, len(x)))
         rows = x[chosen].reshape(-1, x.shape[-1])
         wanted = target[chosen].reshape(-1, len(weight))
-        scale = np.exp(log_scale)
+        scale = start * np.exp(log_factor)
         ratio = w / scale
         levels = np.clip(np.rint(ratio), low, high)
         value, pullback = activation(rows @ (scale * levels).astype(x.dtype).T + b)
@@ -167,14 +170,13 @@ def adaquant(
         d_weight = (g.T @ rows).astype(np.float64)
         inside = (ratio >= low) & (ratio <= high)
         d_scale = d_weight * (levels - np.where(inside, ratio, 0))
-        axes = tuple(a for a in range(w.ndim) if log_scale.ndim == w.ndim
-                     and log_scale.shape[a] == 1)
-        d_scale = d_scale.sum(axes if log_scale.ndim == w.ndim else None, keepdims=True)
+        axes = tuple(a for a in range(w.ndim) if start.ndim == w.ndim
+                     and start.shape[a] == 1)
+        d_scale = d_scale.sum(axes if start.ndim == w.ndim else None, keepdims=True)
         factor = schedule(step / steps)
         w = w - factor * movers[0].step(d_weight * inside)
-        log_scale = log_scale - factor * movers[1].step((d_scale * scale).reshape(log_scale.shape))
+        log_factor = log_factor - factor * movers[1].step((d_scale * scale).reshape(start.shape))
         b = b - factor * movers[2].step(g.sum(0))
-    learned = Uniform(np.exp(log_scale) if steps else quantizer.scale, zero,
-                      quantizer.qmin, quantizer.qmax)
+    learned = Uniform(start * np.exp(log_factor), zero, quantizer.qmin, quantizer.qmax)
     codes = learned.encode(w)
     return Adapted(codes, learned, b, learned.decode(codes).astype(weight.dtype), losses)

@@ -216,7 +216,7 @@ def adaround(
     quantizer : Uniform
         The grid, which stays: broadcasts to the weight.
     rng : numpy.random.Generator
-        One draw of ``integers(0, n, batch)`` per step.
+        One draw of ``integers(0, n, min(batch, n))`` per step.
     bias : ndarray of float, shape (out,), optional
     activation : callable, ndarray -> (value, pullback)
         What follows the layer, e.g. `refquant.nn.operations.relu`.

@@ -9,6 +9,7 @@ from refquant.calibration.minmax import absmax
 from refquant.nn.operations import relu
 from refquant.ptq import adaquant as module
 from refquant.ptq.adaquant import Adapted, adaquant
+from refquant.ptq.adaround import identity
 from refquant.quantizers.uniform import Uniform, symmetric
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -28,6 +29,7 @@ def rng():
 @settings(max_examples=20)
 def test_no_steps_are_nearest_rounding(seed):
     w, x = layer(seed)
+    w *= 1e-5                           # whose logarithm and back is another number
     q = symmetric(absmax(w, axis=1), bits=3)
     r = adaquant(w, x, x @ w.T, q, rng=rng(), steps=0)
     assert isinstance(r, Adapted)
@@ -118,6 +120,33 @@ def test_the_gradients_are_those_of_the_straight_through_estimator(monkeypatch):
     assert np.allclose(d_w, g.T @ rows * inside)
     lsq = np.where(inside, np.rint(ratio) - ratio, np.sign(ratio) * q.qmax)
     assert np.allclose(d_log, ((g.T @ rows) * lsq).sum(1, keepdims=True) * q.scale)
+
+
+def test_the_bias_goes_to_what_the_outputs_are_short_of():
+    w, x = np.rint(layer(2)[0]), layer(2)[1]
+    q, short = Uniform(np.ones((1, 1)), np.zeros((1, 1), int), -9, 9), np.array([0.3, -0.2, 0, 1])
+    r = adaquant(w, x, x @ w.T + short, q, rng=rng(), steps=400, rate=0.0, scale_rate=0.0,
+                 bias_rate=0.02)
+    assert np.allclose(r.bias, short, atol=1e-3)
+    assert np.array_equal(r.weight, w)
+
+
+def test_a_weight_at_the_end_of_the_range_is_inside(monkeypatch):
+    """Where the grid is made from the largest weight, that weight is one of them."""
+    w, x = np.array([[3.0, 3.5, -3.0]]), np.ones((2, 3))
+    q = Uniform(np.ones((1, 1)), np.zeros((1, 1), int), -3, 3)
+    d_w, _, _ = spied(monkeypatch, w, x, np.zeros((2, 1)), q, identity)
+    assert (d_w != 0).tolist() == [[True, False, True]]
+
+
+def test_rates_of_weights_and_scale_do_not_know_the_unit_of_the_weight():
+    w, x = layer(5)
+    q = symmetric(absmax(w, axis=1), bits=3)
+    large = Uniform(1024 * q.scale, q.zero_point, q.qmin, q.qmax)
+    one, other = (adaquant(v, x, x @ v.T, grid, rng=rng(), steps=2, rate=0.5,
+                           bias_rate=0.0) for v, grid in ((w, q), (1024 * w, large)))
+    assert np.allclose(other.weight, 1024 * one.weight, rtol=1e-6)
+    assert not np.array_equal(one.codes, q.encode(w))
 
 
 def test_a_scale_per_tensor_and_one_that_has_no_axes():

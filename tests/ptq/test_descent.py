@@ -42,3 +42,11 @@ def test_a_scale_that_adaquant_cannot_tell_the_axes_of_is_refused():
     columns = Uniform(np.ones(4), np.zeros(4, np.int32), -7, 7)
     with pytest.raises(ValueError, match=r"^`quantizer` must have a scale of the weight's rank"):
         adaquant(W, X, X @ W.T, columns, rng=np.random.default_rng(0), steps=3)
+
+
+@pytest.mark.parametrize("method", [adaround, adaquant])
+def test_a_batch_is_no_larger_than_the_data(method):
+    def learn(batch):
+        return method(W, X, X @ W.T, GRID, rng=np.random.default_rng(0), steps=5, batch=batch)
+
+    assert np.array_equal(learn(50).losses, learn(len(X)).losses)
