@@ -105,7 +105,7 @@ def hqq(
     growth : float, >= 1
         Factor on `beta` after each step.
     steps : int
-        At most; the first that raises the mean absolute error ends it, and is undone.
+        At most; the first that does not lower the mean absolute error ends it, and is undone.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_finite, require_number
+from refquant._validate import as_reals, require_finite, require_int, require_number
 from refquant.calibration.minmax import absmax
 from refquant.kernels.int8_gemm import gemm
 from refquant.quantizers.uniform import symmetric
@@ -97,7 +97,7 @@ def decomposed_product(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a number is not finite.
+        If the shapes do not fit, a number is not finite, or `bits` is out of range.
 
     Notes
     -----
@@ -115,6 +115,7 @@ def decomposed_product(
     (array([[100.248]]), array([ True, False, False]))
     """
     x, weight = as_reals("x", x), as_reals("weight", weight)
+    require_int("bits", bits, 2, 8)
     if x.ndim != 2:
         raise ValueError(f"`x` must have shape (tokens, in); got {x.shape}")
     if weight.ndim != 2 or x.shape[1] != weight.shape[1]:
@@ -124,7 +125,7 @@ def decomposed_product(
     whole = x[:, outliers] @ weight[:, outliers].T
     rest_x, rest_w = x[:, ~outliers], weight[:, ~outliers]
     if not rest_x.size or not rest_w.size:
-        return Decomposed(whole, outliers)
+        return Decomposed(whole.astype(x.dtype, copy=False), outliers)
     rows, columns = (symmetric(absmax(part, axis=1), bits=bits) for part in (rest_x, rest_w))
     sums = gemm(rows.encode(rest_x), columns.encode(rest_w))
     value = whole + sums * rows.scale * columns.scale.T

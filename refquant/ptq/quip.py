@@ -163,8 +163,9 @@ def polish(
     rounded = as_reals("rounded", rounded)
     require_same_shape("rounded", rounded, work.shape)
     require_finite("rounded", rounded)
-    best, order = np.array(rounded, np.float64), np.argsort(np.diag(hessian), kind="stable")
-    order = order[np.diag(hessian)[order] > 0]
+    curvature = np.diag(as_reals("hessian", hessian))
+    best, order = np.array(rounded, np.float64), np.argsort(curvature, kind="stable")
+    order = order[curvature[order] > 0]
     for sweep in range(sweeps):
         before = best.copy()
         for k in order if sweep % 2 == 0 else order[::-1]:

@@ -125,6 +125,15 @@ def test_a_row_that_was_rounded_to_one_number_keeps_gain_one():
     assert np.allclose(made.weight, 0.15)
 
 
+@pytest.mark.parametrize("number", [0.1, 0.3, 0.7, -1e-20])
+def test_a_number_whose_mean_is_another_is_still_one_number(number):
+    """0.1 + 0.1 + 0.1 is not 3 times 0.1: what is left around the mean is no spread."""
+    weight = np.random.default_rng(0).standard_normal((2, 3))
+    made = restore_moments(weight, np.full((2, 3), number), spread=True)
+    assert (made.gain == 1).all()
+    assert np.allclose(made.weight, weight.mean(1, keepdims=True), rtol=0, atol=1e-15)
+
+
 def test_a_variance_far_from_zero_is_not_negative():
     """E[x^2] - E[x]^2 cancels: nothing is left but rounding errors of both signs."""
     mean = 1e5 + np.arange(1000) / 7000

@@ -99,6 +99,21 @@ def test_bad_input_is_refused():
         decomposed_product(x, w, bits=1)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.5, np.inf])
+def test_the_value_has_the_dtype_of_the_activations_wherever_the_channels_go(threshold):
+    x, w = layer(0)
+    for dtype, other in ((np.float32, np.float64), (np.float64, np.float32)):
+        made = decomposed_product(x.astype(dtype), w.astype(other), threshold=threshold)
+        assert made.value.dtype == dtype
+
+
+def test_codes_have_at_most_eight_bits():
+    with pytest.raises(ValueError, match="`bits` must be at most 8; got 9"):
+        decomposed_product(*layer(0), bits=9)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(tokens, in\); got \(\)"):
+        decomposed_product(np.float64(1), np.ones((2, 3)))
+
+
 @pytest.mark.peer
 @pytest.mark.slow
 def test_on_a_transformer_less_than_a_hundredth_of_the_columns_halve_what_is_lost():
