@@ -23,6 +23,7 @@ __all__ = ["app", "main", "run"]
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 #: More threads than any machine has cores, and fewer than it has room for.
 MOST_JOBS = 256
+MOST_MEGABYTES = 1e9
 
 #: What typer raises for wrong arguments; older versions take it from click, newer ones do not.
 USAGE_ERRORS: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -423,14 +424,19 @@ def quantize(
         raise BadInput(f"`--bits` must lie in [2, 8]; got {bits}")
     if group is not None and group < 2:
         raise BadInput(f"`--group` must be at least 2; got {group}")
-    if budget is not None and not budget > 0:
-        raise BadInput(f"`--budget` must be above 0; got {budget}")
+    if budget is not None and not 0 < budget <= MOST_MEGABYTES:
+        raise BadInput(f"`--budget` must be above 0; got {budget}" if not budget > 0 else
+                       f"`--budget` must be at most {MOST_MEGABYTES:g} megabytes; got {budget}")
+    if seed < 0:
+        raise BadInput(f"`--seed` must be at least 0; got {seed}")
     if not model.is_file():
         raise BadInput(f"`MODEL` must be a file; got {model}")
     if calibration is not None and not calibration.is_file():
         raise BadInput(f"`--calibration` must be a file; got {calibration}")
     if target.exists() and target.samefile(model):
         raise BadInput(f"`--output` must not be the model itself; got {output}")
+    if calibration is not None and target.exists() and target.samefile(calibration):
+        raise BadInput(f"`--output` must not be the calibration data; got {output}")
     _require_jobs(jobs)
     settings = Settings(bits, method, group, activations, budget, tuple(keep or ()), seed, jobs)
     try:

@@ -130,6 +130,8 @@ def open_float(file: Path | bytes) -> FloatOnnx:
     if not graph.output:
         raise ValueError("`file` must have outputs; got a model with none")
     constants = {t.name: t for t in graph.initializer}
+    for value in [v for v in graph.input if v.name in constants]:
+        graph.input.remove(value)       # before IR version 4, a constant is an input as well
     layers: list[OnnxLayer] = []
     left: dict[str, str] = {}
     for node in graph.node:
@@ -146,7 +148,7 @@ def open_float(file: Path | bytes) -> FloatOnnx:
         elif node.op_type not in _HARMLESS and any(
                 len(constants[i].dims) > 1 for i in node.input if i in constants):
             left[name] = f"{node.op_type} has a constant matrix and no quantized form here"
-    given = {i.name: _slot(i, onnx) for i in graph.input if i.name not in constants}
+    given = {i.name: _slot(i, onnx) for i in graph.input}
     return FloatOnnx(proto, layers, left, given, [o.name for o in graph.output])
 
 

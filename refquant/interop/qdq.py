@@ -138,8 +138,6 @@ def with_codes(
     kept = [t for t in graph.initializer if t.name not in renamed or t.name in inside]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    for value in [v for v in graph.input if v.name in renamed and v.name not in inside]:
-        graph.input.remove(value)       # before IR version 4, a constant is an input as well
     stale = [v for v in graph.value_info if v.name in renamed]
     for value in stale:
         graph.value_info.remove(value)

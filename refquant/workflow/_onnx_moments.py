@@ -1,9 +1,10 @@
 """Mean and spread of what layers of an ONNX file put out, and their repair in the file.
 
 The file measures itself: behind each layer stand a few operators that bring its output back to the
-mean and deviation of the float model's, so that a layer is measured with all before it repaired,
-in one run; what a batch norm does in training. The factors go into the scales of the weights, the
-rest into biases, and the operators are not in the file that is kept.
+mean and deviation that the float model's has on the same batch, so that a layer is measured with
+all before it repaired, in one run; what a batch norm does in training. Since it is that of the same
+batch, a batch may be of any size, of one example too. The factors go into the scales of the
+weights, the rest into biases, and the operators are not in the file that is kept.
 """
 
 from collections import Counter
@@ -23,11 +24,12 @@ SMALLEST = 1e-12
 
 
 class Moments(NamedTuple):
-    """Of each channel of a layer's output, and how many axes that has."""
+    """Of each channel of a layer's output, how many axes that has, and those of each batch."""
 
     mean: Array
     deviation: Array
     rank: int
+    batches: list[tuple[Array, Array]]
 
 
 class Repair(NamedTuple):
@@ -50,7 +52,9 @@ def moments_of(
             axes = _axes(nodes[weight].op_type, value.ndim)
             found[weight].append((value.mean(axes), value.var(axes), value.ndim))
     return {w: Moments(np.mean([m for m, _, _ in rows], axis=0),
-                       np.sqrt(np.mean([v for _, v, _ in rows], axis=0)), rows[0][2])
+                       np.sqrt(np.mean([v for _, v, _ in rows], axis=0)
+                               + np.var([m for m, _, _ in rows], axis=0)), rows[0][2],
+                       [(m, np.sqrt(v)) for m, v, _ in rows])
             for w, rows in found.items() if rows}
 
 
@@ -58,35 +62,48 @@ def repairs(
     model: FloatOnnx, content: bytes, wanted: Mapping[str, Moments],
     batches: Sequence[Mapping[str, Array]],
 ) -> dict[str, Repair]:
-    """What gives the layers of a quantized file the moments of the float model, in one run."""
+    """What gives the layers of a quantized file the moments of the float model, in one run.
+
+    `wanted` was measured on the same batches.
+    """
     onnx = require_onnx()
     proto = onnx.ModelProto.FromString(content)
-    outputs = {name: [f"{name}.measured.{k}" for k in ("mean", "gain")] for name in wanted}
+    outputs = {name: [f"{name}.measured.{k}" for k in ("mean", "variance")]
+               for name in wanted}
+    slots = {name: _slot(model, name) for name in wanted}
     nodes_of = _nodes(model)
     layers = {_name(node): weight for weight, node in nodes_of.items()}
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
+    fed: list[dict[str, Array]] = [dict(batch) for batch in batches]
     for node in nodes:
         proto.graph.node.append(node)
         weight = layers.get(_name(node), "")
         if weight in wanted:
             to = wanted[weight]
-            if _slot(model, weight) is None:        # its bias cannot be multiplied: only the mean
-                to = to._replace(deviation=np.zeros_like(to.deviation))
-            proto.graph.node.extend(
-                _renormed(proto.graph, proto.graph.node[-1], to, outputs[weight], onnx))
+            alone = slots[weight] is None           # its bias cannot be multiplied: only the mean
+            for batch, (centre, spread) in zip(fed, to.batches, strict=True):
+                batch[f"{weight}.to.mean"] = centre.astype(np.float32)
+                batch[f"{weight}.to.deviation"] = (0 * spread if alone else spread).astype(
+                    np.float32)
+            proto.graph.node.extend(_renormed(
+                proto.graph, proto.graph.node[-1], weight, to.rank, outputs[weight], onnx))
     measured = model._replace(proto=proto)
     names = [n for pair in outputs.values() for n in pair]
-    rows = list(run_values(measured, batches, names))
+    rows = list(run_values(measured, fed, names))
     found = {}
-    for weight, (mean, gain) in outputs.items():
-        m, g = (np.mean([np.asarray(r[n], np.float64) for r in rows], axis=0).ravel()
-                for n in (mean, gain))
-        slot = _slot(model, weight)
+    for weight, (mean, variance) in outputs.items():
+        means = np.array([np.ravel(r[mean]) for r in rows], np.float64)
+        inner = np.array([np.ravel(r[variance]) for r in rows], np.float64)
+        m, to = means.mean(0), wanted[weight]
+        g = _gain(to.deviation, inner.mean(0) + means.var(0))
+        slot = slots[weight]
+        if slot is None:
+            g = np.ones(len(m))
         # What stands in an Add behind the layer was not in what was measured.
         inside = slot is not None and slot.node == _name(nodes_of[weight])
         bias = slot.bias.astype(np.float64) if inside and slot and slot.bias is not None else 0.0
-        found[weight] = Repair(g, (g - 1) * bias + wanted[weight].mean - g * m)
+        found[weight] = Repair(g, (g - 1) * bias + to.mean - g * m)
     return found
 
 
@@ -164,16 +181,21 @@ def _slot(model: FloatOnnx, weight: str) -> _Slot | None:
 
 
 def _renormed(
-    graph: Any, node: Any, wanted: Moments, outputs: Sequence[str], onnx: Any
+    graph: Any, node: Any, weight: str, rank: int, outputs: Sequence[str], onnx: Any
 ) -> list[Any]:
-    """Operators that give the output of a node other moments, and tell which it had."""
-    name, (mean, gain) = node.output[0], outputs
-    shape = [1] * wanted.rank
+    """Operators that give the output of a node moments that are fed, and tell which it had."""
+    name, (mean, variance) = node.output[0], outputs
+    shape = [1] * rank
     shape[1 if node.op_type == "Conv" else -1] = -1
 
     def constant(key: str, array: Array) -> str:
         graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}.measured.{key}"))
         return f"{name}.measured.{key}"
+
+    def given(key: str) -> str:
+        graph.input.append(onnx.helper.make_tensor_value_info(
+            f"{weight}.to.{key}", onnx.TensorProto.FLOAT, [None]))
+        return op("Reshape", [graph.input[-1].name, where])
 
     def op(kind: str, inputs: Sequence[str], output: str = "", **settings: Any) -> str:
         output = output or f"{name}.measured.{len(made)}"
@@ -182,20 +204,27 @@ def _renormed(
 
     made: list[Any] = []
     node.output[0] = f"{name}.measured"
-    axes = constant("axes", np.array(_axes(node.op_type, wanted.rank), np.int64))
-    to = constant("to", wanted.mean.reshape(shape).astype(np.float32))
-    deviation = constant("deviation", wanted.deviation.reshape(shape).astype(np.float32))
+    axes = constant("axes", np.array(_axes(node.op_type, rank), np.int64))
+    where = constant("shape", np.array(shape, np.int64))
+    to, deviation = given("mean"), given("deviation")
     least, low, high = (constant(k, np.array(v, np.float32)) for k, v in (
         ("least", SMALLEST), ("low", 1 / MOST_GAIN), ("high", MOST_GAIN)))
     op("ReduceMean", [node.output[0], axes], mean, keepdims=1)
     centred = op("Sub", [node.output[0], mean])
-    variance = op("ReduceMean", [op("Mul", [centred, centred]), axes], keepdims=1)
+    op("ReduceMean", [op("Mul", [centred, centred]), axes], variance, keepdims=1)
     ratio = op("Div", [deviation, op("Sqrt", [op("Max", [variance, least])])])
     varies = op("And", [op("Greater", [variance, least]), op("Greater", [deviation, least])])
     one = constant("one", np.array(1, np.float32))
-    op("Where", [varies, op("Clip", [ratio, low, high]), one], gain)
+    gain = op("Where", [varies, op("Clip", [ratio, low, high]), one])
     op("Add", [op("Mul", [centred, gain]), to], name)
     return made
+
+
+def _gain(deviation: Array, variance: Array) -> Array:
+    """What brings a variance to a deviation, as the operators of `_renormed` do; 1 without any."""
+    varies = (variance > SMALLEST) & (deviation > SMALLEST)
+    ratio = deviation / np.sqrt(np.maximum(variance, SMALLEST))
+    return np.where(varies, np.clip(ratio, 1 / MOST_GAIN, MOST_GAIN), 1.0)
 
 
 def _axes(kind: str, rank: int) -> tuple[int, ...]:

@@ -192,7 +192,7 @@ def rungs_for_file(
     seen : mapping of str to Seen
         Of the calibration data, from `refquant.workflow.quantize.observe`.
     batches : sequence of mapping of str to ndarray
-        The calibration data; moments are means over batches, so these should be large.
+        The calibration data.
     bits : int, from 2 to 8
         Of a weight.
     output : str

@@ -136,6 +136,24 @@ def test_moments_of_convolutions_are_those_of_the_float_model():
     assert not unread
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_moments_of_small_batches_repair_as_those_of_one_large_batch_do(size):
+    """Each is compared with the float model on the same examples, however few those are."""
+    model = chain()
+    rows = [{"x": ROWS[0]["x"][i : i + size]} for i in range(0, 64, size)]
+    whole = [{"x": ROWS[0]["x"][:64]}]
+    seen = observe(model, whole, rng=np.random.default_rng(0))
+    exact = output_of(model, None, ROWS, "y")
+
+    def quality(name, batches):
+        made = rungs_for_file(model, seen, batches, bits=3, output="y",
+                              rng=np.random.default_rng(0))
+        return sqnr(exact, output_of(model, made[name]().content, ROWS, "y"))
+
+    for name in ("moments", "GPTQ"):
+        assert quality(name, rows) > quality(name, whole) - 1, name
+
+
 def test_what_is_spared_makes_up_for_a_division_that_others_need():
     both = model_of([("MatMul", ["x", "w1"], "a", {}), ("MatMul", ["x", "w4"], "b", {}),
                      ("Add", ["a", "b"], "y", {})], {n: W[n] for n in ("w1", "w4")})

@@ -322,6 +322,9 @@ def test_without_data_the_weights_alone_are_quantized(folder, tmp_path, capsys):
     (("--method", "magic"), "`--method` must be one of nearest, clip, "),
     (("--group", "1"), "`--group` must be at least 2; got 1"),
     (("--budget", "-1"), "`--budget` must be above 0; got -1.0"),
+    (("--budget", "inf"), "`--budget` must be at most 1e+09 megabytes; got inf"),
+    (("--budget", "1e300"), "`--budget` must be at most 1e+09 megabytes; got 1e+300"),
+    (("--seed", "-1"), "`--seed` must be at least 0; got -1"),
     (("--keep", "nothing"), "`--keep` must name a layer; got nothing"),
 ])
 def test_wrong_arguments_get_one_line_and_status_2(folder, tmp_path, capsys, arguments, message):
@@ -345,6 +348,16 @@ def test_the_model_is_never_its_own_output(folder, capsys):
     assert run(["quantize", model, "-o", model]) == 2
     assert "must not be the model itself" in capsys.readouterr().err
     assert (folder / "model.onnx").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".onnx"])
+def test_the_data_are_never_the_output(folder, tmp_path, capsys, suffix):
+    data = tmp_path / f"data{suffix}"
+    data.write_bytes((folder / "data.npz").read_bytes())
+    call = ["quantize", str(folder / "model.onnx"), "-o", str(data), "--calibration", str(data)]
+    assert run(call) == 2
+    assert "`--output` must not be the calibration data; got " in capsys.readouterr().err
+    assert data.read_bytes() == (folder / "data.npz").read_bytes()
 
 
 def npz(path, members):
