@@ -188,23 +188,23 @@ def test_six_decibels_are_there_only_if_one_layer_makes_three_quarters_of_the_no
 
 @pytest.mark.slow
 def test_of_draws_that_were_not_chosen_the_worst_layer_is_the_best_to_spare_in_a_third():
-    """Five draws on each of five networks: A24's 6 dB are the exception.
+    """25 draws on each of five networks: A24's 6 dB are the exception.
 
-    Of 125 draws the worst layer is the best to spare in 38 %; to spare it gains 6 dB in 5 %, to
-    spare all suspects in 10 %.
+    The worst layer is the best to spare in 48 of 125, or 38 %; to spare it gains 6 dB in 6, or
+    5 %, to spare all suspects in 12; in 20 no layer is off by more than 0.7 steps.
     """
     named, alone_enough, enough, quiet = 0, 0, 0, 0
     for seed in range(5):
-        for draw in range(5):
+        for draw in range(25):
             worst, gains, together = spared(seed, draw)
             named += next(iter(gains)) == worst.name
             alone_enough += gains[worst.name] >= 6
             enough += together >= 6
             quiet += worst.rmse_per_scale <= 0.7
-    assert abs(named - 7) <= 1
-    assert abs(alone_enough - 1) <= 1
-    assert abs(enough - 2) <= 1
-    assert abs(quiet - 7) <= 1
+    assert abs(named - 48) <= 3
+    assert abs(alone_enough - 6) <= 1
+    assert abs(enough - 12) <= 2
+    assert abs(quiet - 20) <= 2
 
 
 def test_local_errors_start_from_what_the_layer_really_gets():
