@@ -15,7 +15,13 @@ from refquant.interop.qdq import CodedWeight
 from refquant.interop.safetensors import Bits
 from refquant.workflow import coded
 from refquant.workflow._quantize_tensors import DATA_FREE
-from refquant.workflow.coded import CodedTensor, dequantized, read_coded, write_coded
+from refquant.workflow.coded import (
+    CodedTensor,
+    coded_bytes,
+    dequantized,
+    read_coded,
+    write_coded,
+)
 from refquant.workflow.tensors import tensors_of
 
 KINDS = [".safetensors", ".npz"]
@@ -76,6 +82,7 @@ def test_the_page_of_the_layout_is_enough_to_read_a_file(tmp_path_factory, tenso
     with np.load(path) as file:
         arrays = dict(file)
     row = json.loads(json.loads(bytes(arrays["__metadata__"]))["refquant"])["tensors"]["w"]
+    assert coded_bytes(tensor) == sum(a.nbytes for n, a in arrays.items() if n != "__metadata__")
     bits, order = row["bits"], row["order"]
     sizes = [row["shape"][axis] for axis in order]
     values = np.empty(sizes, np.float32)
@@ -241,6 +248,14 @@ def test_what_reads_back_otherwise_never_gets_its_name(tmp_path, capsys, monkeyp
     assert quantized(source, tmp_path / "out.npz", "--bits", "4") == 2
     assert "must read back as it was written" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.npz"]
+
+
+@pytest.mark.parametrize("other", [np.zeros((3, 2)), np.zeros((2, 3), np.int64), np.ones((2, 3))])
+def test_shape_and_type_must_read_back_too(tmp_path, monkeypatch, other):
+    monkeypatch.setattr(coded, "read_coded", lambda path, kind: iter([("a", other)]))
+    with pytest.raises(ValueError, match="must read back as it was written"):
+        write_coded(tmp_path / "a.npz", [("a", np.zeros((2, 3)))])
+    assert not list(tmp_path.iterdir())
 
 
 GOOD = {"bits": 4, "group": 2, "signed": False, "shape": [2, 4], "order": [0, 1]}

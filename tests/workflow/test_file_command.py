@@ -230,6 +230,14 @@ def test_too_few_examples_and_a_missing_input_are_told_in_one_line(folder, tmp_p
     assert "must" in capsys.readouterr().err
 
 
+def test_labels_are_no_classes_of_a_single_number(tmp_path, capsys):
+    written(tmp_path, [("MatMul", ["x", "v"], "y", {})], {"v": W[:, :1]})
+    x = np.load(tmp_path / "data.npz")["x"]
+    np.savez(tmp_path / "data.npz", x=x, labels=np.zeros(len(x), int))
+    assert call(tmp_path) == 2
+    assert "`y` must have a column for each class" in capsys.readouterr().err
+
+
 def test_a_model_needs_data_and_data_need_a_model(folder, tmp_path, capsys):
     assert run(["workflow", str(folder / "model.onnx")]) == 2
     assert "got no `--data`" in capsys.readouterr().err
