@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
+from joblib.parallel import SequentialBackend, get_active_backend
 
 __all__ = ["aligned", "at_once"]
 
@@ -20,8 +21,14 @@ def at_once(
 
     Results come in the order of the arguments, or as they are done. Who stops asking, by an
     error or by Ctrl-C, ends the calls that have not begun; joblib would warn of them.
+    The backend `multiprocessing`, which knows no generators, returns all results or none.
     """
-    results = Parallel(return_as=return_as)(delayed(_call)(function, a) for a in arguments)
+    calls = (delayed(_call)(function, a) for a in arguments)
+    backend, _ = get_active_backend()
+    if not (backend.supports_return_generator or isinstance(backend, SequentialBackend)):
+        yield from Parallel()(calls)
+        return
+    results = Parallel(return_as=return_as)(calls)
     try:
         # `yield from` would close the results itself, and they would warn.
         for result in results:                          # noqa: UP028

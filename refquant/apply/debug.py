@@ -64,7 +64,7 @@ class LayerError(NamedTuple):
     scale : float
         Step of the value's quantizer, the mean over channels; NaN where it has none.
     sqnr : float
-        Energy of the float value over that of the error, in decibels.
+        Energy of the float value over that of the error, in decibels; NaN where either is.
 
     References
     ----------
@@ -375,7 +375,7 @@ def suspects(
     ['b', 'c']
     """
     return [row.name for row in report
-            if row.rmse_per_scale > steps or row.sqnr < decibels]
+            if row.rmse_per_scale > steps or not row.sqnr >= decibels]      # also for NaN
 
 
 def _run(
@@ -410,7 +410,7 @@ def _rows(
             name, d.shape[1], float(d.mean(1).mean()), float(d.std(1).mean()),
             float(np.abs(d).max(1).mean()), float(np.square(d).mean(1).mean()),
             float(np.mean(scale)), float(decibels)))
-    return sorted(rows, key=lambda row: row.sqnr)
+    return sorted(rows, key=lambda row: -np.inf if np.isnan(row.sqnr) else row.sqnr)
 
 
 def _sorted(scores: Mapping[str, float]) -> dict[str, float]:

@@ -24,7 +24,13 @@ from typing import TypeVar
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_positive, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_codes,
+    require_kind,
+    require_positive,
+    require_same_shape,
+)
 from refquant.apply.rewrite import Rewritten
 from refquant.nn._nodes import function_of, readers
 from refquant.nn.convolution import conv2d
@@ -72,10 +78,9 @@ def divide(
     >>> made.values["y.weight"], made.nodes[0].inputs
     (array([[4., 2.]]), ('x', 'y.input.scale'))
     """
-    for scale in scales.values():
-        require_positive("scales", scale)
-
     def change(weight: Array, scale: Array) -> tuple[Array, Array]:
+        scale = as_reals("scales", scale)
+        require_positive("scales", scale)
         return smooth(weight, scale), scale.astype(weight.dtype)
 
     return _in_front(nodes, values, scales, change, _divided, "scale")
@@ -118,6 +123,8 @@ def repeat(
     """
     def change(weight: Array, split: Split) -> tuple[Array, Array]:
         channels = weight.shape[-1]
+        require_kind("splits", split, Split)
+        require_codes("splits", split.source, 0, channels - 1)
         require_same_shape("splits", split.weight, (*weight.shape[:-1], len(split.source)))
         if not np.array_equal(split.source[:channels], np.arange(channels)):
             raise ValueError(f"`splits` must keep all {channels} channels; got {split.source}")
@@ -163,6 +170,7 @@ def rotate(
     array([[1.4142, 0.    ]])
     """
     def change(weight: Array, q: Array) -> tuple[Array, Array]:
+        q = as_reals("rotations", q)
         require_same_shape("rotations", q, (weight.shape[-1],) * 2)
         off = np.abs(q @ q.T - np.eye(len(q))).max()
         if not off <= 1e-4:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
+import numpy as np
+
 from refquant._types import Array
 from refquant.apply._at_once import at_once
 from refquant.apply.calibrate import Mergeable
@@ -130,7 +132,8 @@ def sequential(
     Raises
     ------
     ValueError
-        If there is no batch, or a name is no weight of a linear layer or convolution.
+        If there is no batch, a name is no weight of a linear layer or convolution, or the method
+        returns no weight of the same shape.
 
     Notes
     -----
@@ -217,7 +220,8 @@ def parallel(
     Raises
     ------
     ValueError
-        If there is no batch, or a name is no weight of a linear layer or convolution.
+        If there is no batch, a name is no weight of a linear layer or convolution, or the method
+        returns no weight of the same shape.
 
     References
     ----------
@@ -296,6 +300,9 @@ def _walk(
     last_reader = {name: i for i, node in enumerate(nodes) for name in node.inputs}
     states = [{name: tap(name, x) for name, x in batch.items()} for batch in batches]
     for i, node in enumerate(nodes[: last + 1]):
+        for name in node.inputs:
+            if name not in states[0] and name not in values:
+                raise ValueError(f"`nodes` must read known names; got {name!r} in {node.name!r}")
         if node.name in layers:
             visit(node, [state[node.inputs[0]] for state in states])
         for state in states:
@@ -320,4 +327,10 @@ def _rows(node: Node, x: Array, weight: Array) -> Array:
 
 
 def _replace(method: Method, weight: Array, statistic: Mergeable) -> Replaced:
-    return method(weight.reshape(len(weight), -1), statistic)
+    rows = weight.reshape(len(weight), -1)
+    made = method(rows, statistic)
+    found = np.shape(getattr(made, "weight", 0))
+    if found != rows.shape:
+        raise ValueError(f"`method` must return a record with a weight of shape {rows.shape}; "
+                         f"got {type(made).__name__} with {found}")
+    return made

@@ -125,10 +125,10 @@ def reconstruct(
         weight, x = _as_rows(node, new[name], now[node.inputs[0]])
         made = method(Layer(weight, x, exact[goal].reshape(*x.shape[:2], len(weight)),
                             new[bias[0]] if bias else None, activation))
-        if made.shape != weight.shape:
+        if np.shape(made) != weight.shape:
             raise ValueError(f"`method` must keep the shape {weight.shape} of {name!r}; "
-                             f"got {made.shape}")
-        new[name] = _as_kernel(node, made, new[name])
+                             f"got {np.shape(made)}")
+        new[name] = _as_kernel(node, np.asarray(made), new[name])
         progress(done, len(layers), name)
     return new
 

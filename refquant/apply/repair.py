@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import require_finite, require_int, require_number
 from refquant.apply.rewrite import LAYERS, fold_batch_norms
 from refquant.nn._nodes import function_of, readers
 from refquant.nn.network import Node, Tap, run, untouched
@@ -178,6 +179,11 @@ def equalize(
     -------
     Equalized
 
+    Raises
+    ------
+    ValueError
+        If `tolerance` or `most` is negative, or a number is not finite.
+
     References
     ----------
     Nagel et al., 2019, arXiv:1906.04721, section 4.1.
@@ -190,6 +196,10 @@ def equalize(
     >>> equalize(net.nodes, net.values).pairs[:2]
     [('r1a.weight', 'r1b.weight'), ('dw1.weight', 'pw1.weight')]
     """
+    require_int("most", most, 0)
+    require_number("tolerance", tolerance)
+    if not tolerance >= 0:                      # also for NaN, which would stop at once
+        raise ValueError(f"`tolerance` must not be negative; got {tolerance}")
     work, known = dict(values), dict(statistics or {})
     pairs = _neighbours(nodes)
     sweeps, change = 0, np.inf
@@ -298,6 +308,11 @@ def correct_moments(
     dict of str to ndarray
         `quantized` with other biases, and rows of weights that are longer or shorter.
 
+    Raises
+    ------
+    ValueError
+        If an input is not finite.
+
     Notes
     -----
     Factors are kept in [1/4, 4].
@@ -317,6 +332,8 @@ def correct_moments(
     >>> made["y.weight"].round(6), abs(made["y.bias"].round(6))
     (array([[0.8]]), array([0.]))
     """
+    for name, x in inputs.items():
+        require_finite(name, x)
     exact = run(nodes, {**inputs, **values}).values
     layers = {n.name: n.inputs for n in nodes if function_of(n.op) in LAYERS and n.inputs[2:]}
     corrected = dict(quantized)
@@ -423,6 +440,11 @@ def quantize_without_data(
     -------
     DataFree
 
+    Raises
+    ------
+    ValueError
+        If there is no batch norm, or `deviations` is not positive.
+
     References
     ----------
     Nagel et al., 2019, arXiv:1906.04721, figure 4 and section 5.
@@ -440,6 +462,8 @@ def quantize_without_data(
     (22, ['stem', 'r1a', 'dw1'])
     """
     statistics = norm_statistics(nodes, values)
+    if not statistics:
+        raise ValueError("`nodes` must hold batch norms, not folded yet; got none")
     folded = fold_batch_norms(nodes, values)
     even = equalize(folded.nodes, folded.values, statistics)
     weights = {node.inputs[1] for node in folded.nodes if function_of(node.op) in LAYERS}

@@ -76,3 +76,9 @@ def test_who_stops_asking_ends_what_has_not_begun_without_a_warning(backend):
 def test_an_error_of_a_call_comes_out_as_it_is(backend):
     with parallel_config(**backend), pytest.raises(ZeroDivisionError):
         list(at_once(divmod, [(1, 1), (1, 0), (2, 1)]))
+
+
+def test_a_backend_that_returns_all_at_once_serves_as_well():
+    """`multiprocessing` knows no generators."""
+    with parallel_config("multiprocessing", n_jobs=2):
+        assert list(at_once(pow, ((i, 2) for i in range(9)))) == [i**2 for i in range(9)]

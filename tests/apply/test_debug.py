@@ -255,3 +255,14 @@ def test_what_is_not_there_is_refused():
         report(network().values, {"nothing": symmetric(np.array(1.0), bits=2)})
     with pytest.raises(ValueError, match="`exempt` must name layers; got 'c9'"):
         without({}, {"c1": []}, ["c9"])
+
+
+def test_a_value_that_has_become_nan_is_the_worst_and_suspect():
+    def broken(x):
+        return x * np.nan, lambda g: (g,)
+
+    nodes = [Node("h", linear, ("x", "a")), Node("n", broken, ("x",)), Node("y", relu, ("h",))]
+    rows = accumulated_errors(nodes, {"a": np.array([[0.9]])}, {"x": np.array([[1.0], [2.0]])},
+                              {"a": symmetric(np.array(1.0), bits=2)})
+    assert [row.name for row in rows] == ["n", "y"]
+    assert "n" in suspects(rows)

@@ -233,3 +233,17 @@ def test_minilm_takes_smoothing_and_rotation_by_name():
         (model.nodes, model.values), smoothed, turned))
     assert divided >= plain + 0.02
     assert rotated >= 0.98
+
+
+def test_what_is_no_scale_rotation_or_split_is_refused():
+    nodes, values = [Node("y", linear, ("x", "w"))], {"w": np.ones((2, 3))}
+    split = split_channels(values["w"], 1)
+    for rewrite, wrong in ((divide, np.ones(3, int)), (rotate, np.eye(3, dtype=int)),
+                           (repeat, None), (repeat, split._replace(source=split.source * 1.0))):
+        with pytest.raises(TypeError, match=r"^`(scales|rotations|splits)` must be"):
+            rewrite(nodes, values, {"w": wrong})
+    outside = split._replace(source=np.array([0, 1, 2, 99]))
+    with pytest.raises(ValueError, match=r"^`splits` must lie in \[0, 2\]; got 99"):
+        repeat(nodes, values, {"w": outside})
+    made = rotate(nodes, values, {"w": np.eye(3).tolist()})         # a list of reals is an array
+    assert np.array_equal(made.values["w"], values["w"])

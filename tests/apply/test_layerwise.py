@@ -160,3 +160,12 @@ def test_bad_input_is_refused(loop):
 
 def test_silence():
     assert silent(1, 2, "a") is None
+
+
+@pytest.mark.parametrize("loop", [sequential, parallel])
+def test_a_method_without_a_weight_and_a_batch_of_another_network_are_refused(loop):
+    for wrong in (None, VALUES["a.weight"][:1], Layerwise({}, {})):
+        with pytest.raises(ValueError, match=r"^`method` must return a record with a weight"):
+            loop(NET, VALUES, BATCHES, Rows, lambda w, s, made=wrong: made, names=NAMES)
+    with pytest.raises(ValueError, match=r"^`nodes` must read known names; got 'x' in 'h.sum'"):
+        loop(NET, VALUES, [{"image": BATCHES[0]["x"]}], Rows, halve, names=NAMES)

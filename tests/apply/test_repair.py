@@ -363,3 +363,22 @@ def test_a_weight_that_two_layers_share_is_left_alone():
     assert made.pairs == []
     assert (made.sweeps, set(made.values)) == (0, set(values))
     assert all(made.values[name] is value for name, value in values.items())
+
+
+def test_sweeps_that_nothing_could_end_and_numbers_that_are_none_are_refused():
+    nodes = [Node("y", linear, ("x", "w", "b"))]
+    values, nothing = {"w": np.ones((1, 1)), "b": np.ones(1)}, {"x": np.full((2, 1), np.nan)}
+    for wrong in (np.nan, -1.0):
+        with pytest.raises(ValueError, match="`tolerance` must not be negative"):
+            equalize(nodes, values, tolerance=wrong)
+    with pytest.raises(ValueError, match="`most` must be at least 0"):
+        equalize(nodes, values, most=-1)
+    with pytest.raises(ValueError, match="`x` must be finite; got nan"):
+        correct_moments(nodes, values, values, nothing)
+
+
+def test_a_network_without_batch_norms_says_nothing_about_its_activations():
+    """Folded already, say. It would come back with weights rounded and nothing else."""
+    with pytest.raises(ValueError, match="`nodes` must hold batch norms, not folded yet; got none"):
+        quantize_without_data([Node("y", linear, ("x", "w"))], {"w": np.ones((1, 1))},
+                              lambda w: symmetric(absmax(w), bits=8), partial(asymmetric, bits=8))
