@@ -36,6 +36,14 @@ def test_a_layer_that_was_not_changed_keeps_its_bias():
     assert np.allclose(empirical(bias, y, y + 1), [-1, 0, 1], atol=1e-6)
 
 
+def test_outputs_in_float32_are_compared_in_float64():
+    rng = np.random.default_rng(0)
+    exact, quantized = (rng.standard_normal((500, 3)).astype(np.float32) + 100 for _ in range(2))
+    made = empirical(np.zeros(3), exact, quantized)
+    assert np.array_equal(made, empirical(np.zeros(3), *(y.astype(np.float64)
+                                                        for y in (exact, quantized))))
+
+
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-2.0, 0.5), (3.0, 2.0), (7.0, 0.3)])
 @pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (0, np.inf), (0, 6), (-1, 1),
                                            (-np.inf, 2)])
