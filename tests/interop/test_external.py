@@ -169,6 +169,17 @@ def test_what_lies_elsewhere_is_refused_in_one_line(tmp_path, entries, message):
         assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(("kind", "count", "length"), [
+    ("UINT4", 3, 2), ("INT4", 4, 2), ("INT8", 3, 3), ("FLOAT16", 3, 6), ("DOUBLE", 2, 16)])
+def test_numbers_take_the_bytes_of_their_type_two_of_four_bits_in_one(
+        tmp_path, kind, count, length):
+    tensor = onnx.TensorProto(name="w", data_type=getattr(onnx.TensorProto, kind), dims=[count],
+                              data_location=1)
+    tensor.external_data.add(key="location", value="w.bin")
+    (tmp_path / "w.bin").write_bytes(bytes(20))
+    assert _external.slice_of(tensor, tmp_path).length == length
+
+
 def test_a_model_that_is_only_bytes_has_no_folder(tmp_path):
     content = changed(tmp_path).read_bytes()
     for read in (open_float, read_onnx):

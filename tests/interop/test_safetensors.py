@@ -87,7 +87,7 @@ HOSTILE = {
     "a header that is a list": [1],
     "no JSON": b"{",
     "no text": b"\xff\xfe",
-    "a name twice": b'{"w": 1, "w": 2}',
+    "a name twice": b'{"w": %s, "w": %s}' % ((json.dumps(ENTRY).encode(),) * 2),
     "too deep": b"[" * 100_000,
 }
 
