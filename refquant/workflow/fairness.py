@@ -415,7 +415,7 @@ def drift(reference: Array, x: Array) -> Drift:
     Raises
     ------
     ValueError
-        If one of them is empty.
+        If one of them is empty, or holds a NaN.
 
     References
     ----------
@@ -430,6 +430,7 @@ def drift(reference: Array, x: Array) -> Drift:
                      for name, a in (("reference", reference), ("x", x)))
     for name, a in (("reference", first), ("x", second)):
         require_nonempty(name, a)
+        require_no_nan(name, a)
     both = np.concatenate([first, second])
     below = [np.searchsorted(a, both, side="right") / a.size for a in (first, second)]
     distance = float(np.abs(below[0] - below[1]).max())

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import require_int, require_nonempty, require_same_shape
+from refquant._validate import require_finite, require_int, require_nonempty, require_same_shape
 from refquant.calibration.dynamic import per_tensor
 from refquant.metrics import sqnr
 from refquant.quantizer import fake_quantize
@@ -144,6 +144,9 @@ def shift(reference: Array, now: Array, quantizer: Uniform) -> Shift:
     >>> made.clipped_before, made.clipped, made.beyond, made.distance
     (0.0, 0.5, 1.0, 0.5)
     """
+    for name, array in (("reference", reference), ("now", now)):
+        require_nonempty(name, array)
+        require_finite(name, array)
     coarse = fake_quantize(now, quantizer)
     fresh = fake_quantize(now, per_tensor(now, bits=quantizer.code_bits))
     width = quantizer.scale * (quantizer.qmax - quantizer.qmin)

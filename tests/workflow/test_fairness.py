@@ -272,6 +272,7 @@ def test_rare_classes_change_their_answers_three_times_as_often():
     (lambda: calibration_error(np.empty(0), np.empty(0, bool)), "must not be empty"),
     (lambda: clipped_share(np.empty(0), symmetric(np.array(1.0), bits=4)), "must not be empty"),
     (lambda: drift(np.ones(2), np.empty(0)), "`x` must not be empty"),
+    (lambda: drift(np.array([1, np.nan]), np.ones(2)), "`reference` must not contain NaN"),
     (lambda: tied(np.ones(2)), r"`logits` must be rows of classes; got shape \(2,\)"),
     (lambda: tied(np.ones((2, 0))), "`logits` must be rows of classes"),
     (lambda: tied(np.array([[1.0, np.nan]])), "`logits` must not contain NaN"),

@@ -210,8 +210,9 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: shift(np.empty(0), ONE, Q), "must not be empty"),
     (lambda: shift(ONE, np.empty(0), Q), "must not be empty"),
-    (lambda: shift(ONE, np.array([np.nan]), Q), "`x` must not contain NaN"),
-    (lambda: shift(ONE, np.array([np.inf]), Q), "must be finite"),
+    (lambda: shift(ONE, np.array([np.nan]), Q), "`now` must be finite; got nan"),
+    (lambda: shift(ONE, np.array([np.inf]), Q), "`now` must be finite; got inf"),
+    (lambda: shift(np.array([np.inf]), ONE, Q), "`reference` must be finite; got inf"),
     (lambda: shifts({"a": ONE}, {}, {"a": Q}), "`now` must hold the whole plan; 'a' is"),
     (lambda: shifts({}, {"a": ONE}, {"a": Q}), "`reference` must hold the whole plan"),
     (lambda: fall(SOME, SOME._replace(labels=np.empty(0)), rng=RNG), "`now.labels` must not be e"),
