@@ -92,6 +92,9 @@ def test_the_rank_for_an_energy_is_the_least_that_has_it(seed, out, n, share):
 
 def test_a_weight_of_zeros_has_rank_zero():
     assert rank_for_energy(np.zeros((3, 2)), 1.0) == 0
+    for seed in range(25):              # the sum in another order may be larger than the last
+        square = np.random.default_rng(seed).standard_normal((12, 12))
+        assert rank_for_energy(square, 1.0) == 12
     assert np.array_equal(factorize(np.zeros((3, 2)), 1).weight, np.zeros((3, 2)))
 
 
@@ -120,6 +123,7 @@ def test_factors_have_the_dtype_of_the_weight():
     (lambda: factorize(np.full((1, 1), np.nan), 1), "`weight` must be finite; got nan"),
     (lambda: factorize_for(np.ones((3, 2)), np.eye(3), 1), r"`hessian` must have shape \(2, 2\)"),
     (lambda: factorize_for(np.ones((3, 2)), -np.eye(2), 1), "must be positive semidefinite"),
+    (lambda: factorize_for(np.ones((3, 2)), np.diag([1, -1e-3]), 1), "got eigenvalue -0.001"),
     (lambda: rank_for_energy(np.ones((1, 1)), 0), r"`share` must lie in \(0, 1\]; got 0"),
     (lambda: break_even((0, 3)), "`shape` must be at least 1; got 0"),
 ])

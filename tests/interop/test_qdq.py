@@ -49,6 +49,22 @@ def test_a_runtime_decodes_what_the_record_says(bits, signed, zeros, groups, kin
     assert np.allclose(got["y"], x @ c.decoded().T, rtol=1e-5, atol=1e-5)
 
 
+def test_a_weight_that_is_an_output_itself_stays_one():
+    make, w = onnx.helper, np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)
+    graph = make.make_graph(
+        [make.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [make.make_tensor_value_info("x", 1, (3, 4))],
+        [make.make_tensor_value_info("y", 1, (3, 2)), make.make_tensor_value_info("w", 1, (4, 2))],
+        [onnx.numpy_helper.from_array(w, "w")])
+    model = open_float(make.make_model(
+        graph, opset_imports=[make.make_opsetid("", 21)], ir_version=10).SerializeToString())
+    c = coded(np.random.default_rng(1), 2, 4, 1, 4, False, True)
+    got = next(run_values(open_float(with_codes(model, {"w": c})),
+                          [{"x": np.eye(3, 4, dtype=np.float32)}], ["y", "w"]))
+    assert np.array_equal(got["w"], w)
+    assert np.allclose(got["y"], c.decoded().T[:3])
+
+
 def test_filters_of_a_convolution_have_a_scale_each():
     rng = np.random.default_rng(0)
     model = product("Conv", np.zeros((3, 2, 3, 3), np.float32), (1, 2, 5, 5))
