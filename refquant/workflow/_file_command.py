@@ -84,9 +84,9 @@ class _Subject(NamedTuple):
         return max(count // unit, 1) * unit
 
     def run(self, examples: _Examples, file: File | None = None) -> Array:
-        """The output of the float model or of a file made of it."""
+        """The output of the float model or of a file made of it, a row for each example."""
         content = None if file is None else file.content
-        return output_of(self.model, content, self.batches(examples), self.output)
+        return _rows(output_of(self.model, content, self.batches(examples), self.output))
 
 
 class _Judge(NamedTuple):
@@ -135,7 +135,7 @@ def workflow_file(
     few = choose.rows(slice(0, subject.whole(min(len(exact), MOST_BLAMING))))
 
     def score(got: Array, part: _Examples = choose) -> float:
-        return float(by.scores(got, part.labels, exact[: len(got)]).mean())
+        return float(by.scores(_rows(got), part.labels, exact[: len(got)]).mean())
 
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("calibrating", total=None)
@@ -176,6 +176,11 @@ def workflow_file(
                       + ("" if story.reached else ", although it is not good enough"),
                       soft_wrap=True, markup=False, highlight=False)
     return 0 if story.reached else 1
+
+
+def _rows(output: Array) -> Array:
+    """Numbers become rows of one."""
+    return output[:, None] if output.ndim == 1 else output
 
 
 def _largest_batch(subject: _Subject, examples: _Examples) -> int:

@@ -271,7 +271,8 @@ def _print(
         rows = [n for n, size in done.groups.items() if size != settings.group]
         if rows:
             console.print(f"one scale a row in {len(rows)} layers: {settings.group} does not "
-                          "divide them, or they are convolutions", soft_wrap=True)
+                          "divide them, or they are convolutions or products of 8-bit integers",
+                          soft_wrap=True)
     before, after = path.stat().st_size, output.stat().st_size
     console.print(f"{before / 1e6:.2f} MB -> {after / 1e6:.2f} MB in {output}", soft_wrap=True,
                   markup=False)

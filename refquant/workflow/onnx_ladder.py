@@ -227,9 +227,10 @@ def rungs_for_file(
         method: Callable[..., CodedWeight], divide: Mapping[str, Array] | None = None,
         draws: np.random.Generator | None = None,
     ) -> Recipe:
+        plan = activation_plan(model, seen, divide)
         made = quantize_layers(model, method, bits=dict.fromkeys(layers, bits), rng=draws,
-                               group_size=group_size, seen=seen, divide=divide)
-        return Recipe(made.weights, activation_plan(model, seen, divide), divide or {}, {})
+                               group_size=group_size, seen=seen, divide=divide, activations=plan)
+        return Recipe(made.weights, plan, divide or {}, {})
 
     def measured(made: Recipe) -> File:
         found = repairs(model, written(model, made).content,
@@ -261,8 +262,9 @@ def rungs_for_file(
             {n: new[shift_name(n)] for n in layers}))
 
     def by_program() -> File:
+        plan = activation_plan(model, seen)
         coded = {b: quantize_layers(model, by_gptq, bits=dict.fromkeys(layers, b),
-                                    group_size=group_size, seen=seen)
+                                    group_size=group_size, seen=seen, activations=plan)
                  for b in sorted({bits, min(bits + 1, 8), max(bits, 4), 8})}
         widths, first = list(coded), coded[bits]
         exact = output_of(model, None, batches, output)
@@ -280,7 +282,7 @@ def rungs_for_file(
         found = allocate(loss, [Budget("bits", cost, (bits + 1) * int(sizes.sum()))])
         chosen = {n: coded[widths[k]].weights[n]
                   for n, k in zip(layers, found.choice, strict=True) if k < len(widths)}
-        return measured(Recipe(chosen, activation_plan(model, seen), {}, {}))
+        return measured(Recipe(chosen, plan, {}, {}))
 
     best_range = cache(lambda: recipe(clipped))
     rungs: dict[str, FileRung] = {
@@ -538,7 +540,7 @@ def output_of(
     found = []
     for batch, values in zip(batches, run_values(model, batches, [output]), strict=True):
         count, value = _count(batch), np.asarray(values[output])
-        if value.ndim < 2 or len(value) != count:
+        if not value.ndim or len(value) != count:
             raise ValueError(f"`{output}` must have a row for each example; got shape "
                              f"{value.shape} for {count}")
         found.append(value)

@@ -38,6 +38,8 @@ __all__ = ["Agreement", "Quantized", "compare", "observe", "quantize_layers", "s
 
 #: Rows of each value that are kept for methods that learn from examples.
 SAMPLE = 512
+#: Bits of codes that onnxruntime multiplies with an integer in groups of their own scale.
+WIDEST_IN_GROUPS = 4
 
 
 class Quantized(NamedTuple):
@@ -159,7 +161,9 @@ def quantize_layers(
     bits : mapping of str to int
         By the name of the weight; what is not named stays float.
     group_size : int or None
-        Inputs that share a scale; None for whole rows. Convolutions have whole rows.
+        Inputs that share a scale; None for whole rows. Convolutions have whole rows, and so have
+        products of `activations` with weights of more than 4 bits: those are multiplied as
+        integers of 8, for which onnxruntime has no groups.
     seen : mapping of str to Seen
     divide : mapping of str to ndarray, optional
         By the name of the value that layers read: what its channels are divided by; the
@@ -193,6 +197,8 @@ def quantize_layers(
         for name, own in zip(layers, rng.spawn(len(layers)), strict=True)}
     chosen = [layer for name, layer in layers.items() if name in bits]
     groups = {x.weight: group_length(x, group_size) for x in chosen}
+    groups |= {x.weight: x.matrix.shape[1] for x in chosen if x.op == "MatMul"
+               and bits[x.weight] > WIDEST_IN_GROUPS and x.reads in (activations or {})}
     calls = ((x, ways[x.weight], bits[x.weight], groups[x.weight], seen.get(x.weight),
               divide.get(x.reads)) for x in chosen)
     weights: dict[str, CodedWeight] = {}

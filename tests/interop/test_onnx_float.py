@@ -157,3 +157,14 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line():
     with pytest.raises(ValueError, match="`inputs` must be what the model takes") as caught:
         next(run_values(model, [{"x": X[:, :3]}], ["logits"]))
     assert "\n" not in str(caught.value)
+
+
+def test_constants_that_are_inputs_as_well_are_constants():
+    """As files before IR version 4 have them, and many exporters still write."""
+    proto = onnx.ModelProto.FromString(CONTENT)
+    before = [i.name for i in proto.graph.input]
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(
+            tensor.name, tensor.data_type, list(tensor.dims)))
+    model = open_float(proto.SerializeToString())
+    assert [i.name for i in model.proto.graph.input] == before == list(model.inputs)

@@ -125,6 +125,20 @@ def test_embeddings_are_judged_by_their_cosine_and_groups_by_means(tmp_path, cap
     assert all(g["low"] <= g["drop"] <= g["high"] for g in told["groups"])
 
 
+def test_a_number_without_a_row_of_its_own_is_judged_as_one_with(tmp_path, capsys):
+    """What `squeeze(-1)` leaves: as many numbers as examples."""
+    nodes, told = [("Gemm", ["x", "w"], "a", {}), ("Relu", ["a"], "r", {})], []
+    for last in ([("Gemm", ["r", "v"], "y", {})],
+                 [("Gemm", ["r", "v"], "h", {}), ("Squeeze", ["h"], "y", {})]):
+        written(tmp_path, [*nodes, *last], {"w": W, "v": np.abs(W[:, :1])})
+        call(tmp_path, "--bits", "3", "--max-drop", "0.01", "--json")
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[1]["judge"] == "variance explained"
+    for name in ("nearest", "GPTQ"):
+        one, two = (next(s for s in t["rungs"] if s["name"] == name) for t in told)
+        assert two["score"] == pytest.approx(one["score"], abs=1e-6)
+
+
 def test_a_single_number_is_judged_by_what_is_explained_of_it(tmp_path, capsys):
     """The cosine of two numbers is their sign: it would be content with anything."""
     written(tmp_path, [("Gemm", ["x", "w", "b"], "a", {}), ("Relu", ["a"], "r", {}),

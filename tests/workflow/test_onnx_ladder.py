@@ -154,6 +154,25 @@ def test_moments_of_small_batches_repair_as_those_of_one_large_batch_do(size):
         assert quality(name, rows) > quality(name, whole) - 1, name
 
 
+@pytest.mark.parametrize("bits", [4, 5, 8])
+def test_groups_of_wide_codes_are_not_multiplied_with_integers(bits):
+    """onnxruntime takes the scales of a product of two 8-bit integers for those of columns."""
+    model = model_of([("MatMul", ["x", "w1"], "a", {}), ("Relu", ["a"], "r", {}),
+                      ("MatMul", ["r", "w2"], "y", {})], {n: W[n] for n in ("w1", "w2")})
+    seen = observe(model, ROWS, rng=np.random.default_rng(0))
+    made = rungs_for_file(model, seen, ROWS, bits=bits, group_size=4, output="y",
+                          rng=np.random.default_rng(0))
+    exact = output_of(model, None, ROWS, "y")
+    for name in ("nearest", "mixed"):
+        file = made[name]()
+        assert sqnr(exact, output_of(model, file.content, ROWS, "y")) > 15, name
+    plain = quantize_layers(model, nearest, bits={"w1": bits}, group_size=4, seen=seen,
+                            activations=activation_plan(model, seen))
+    assert plain.weights["w1"].scale.shape[1] == (2 if bits == 4 else 1)
+    alone = quantize_layers(model, nearest, bits={"w1": bits}, group_size=4, seen=seen)
+    assert alone.weights["w1"].scale.shape[1] == 2
+
+
 def test_what_is_spared_makes_up_for_a_division_that_others_need():
     both = model_of([("MatMul", ["x", "w1"], "a", {}), ("MatMul", ["x", "w4"], "b", {}),
                      ("Add", ["a", "b"], "y", {})], {n: W[n] for n in ("w1", "w4")})
