@@ -7,7 +7,7 @@ names of `refquant.nn.transformer.encoder`.
 """
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
+from refquant._validate import require_int, short
 from refquant.interop import safetensors
 from refquant.nn.models import Model
 from refquant.nn.transformer import encoder
@@ -86,7 +87,7 @@ def tokenize(texts: Sequence[str], *, longest: int = 256) -> Tokens:
     texts : sequence of str
         At least one.
     longest : int
-        Tokens that are kept of a text, the two at its ends included; at most 512.
+        Tokens that are kept of a text, the two at its ends included; 2 to 512.
 
     Returns
     -------
@@ -98,7 +99,9 @@ def tokenize(texts: Sequence[str], *, longest: int = 256) -> Tokens:
     ModuleNotFoundError
         If `tokenizers` or the package with the vocabulary is not installed.
     ValueError
-        If there is no text.
+        If there is no text, or `longest` is out of range.
+    TypeError
+        If a text is no string.
 
     References
     ----------
@@ -109,8 +112,12 @@ def tokenize(texts: Sequence[str], *, longest: int = 256) -> Tokens:
     >>> tokenize(["A dog", "dogs"]).tokens.shape                    # doctest: +SKIP
     (2, 4)
     """
-    if isinstance(texts, str) or not len(texts):
+    require_int("longest", longest, 2, 512)
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Sized) or not len(texts):
         raise ValueError(f"`texts` must be a list of at least one text; got {texts!r}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"`texts` must be strings; got {short(repr(text))}")
     try:
         from tokenizers import Tokenizer
     except ImportError:

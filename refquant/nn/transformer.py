@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import erf
 
 from refquant._types import Array
-from refquant._validate import require_int
+from refquant._validate import require_codes, require_int
 from refquant.nn.network import Node, Pullback
 from refquant.nn.operations import add, linear
 
@@ -219,7 +219,9 @@ def embed_tokens(tokens: Array, words: Array, positions: Array, kind: Array) -> 
     Raises
     ------
     ValueError
-        If there are more tokens than positions, or a token names no row.
+        If there are more tokens than positions, a token names no row, or the shape does not fit.
+    TypeError
+        If the tokens are no integers.
 
     References
     ----------
@@ -231,11 +233,12 @@ def embed_tokens(tokens: Array, words: Array, positions: Array, kind: Array) -> 
     ...              np.zeros((1, 1)))[0]
     array([[[6.]]])
     """
+    tokens = require_codes("tokens", tokens, 0, len(words) - 1)
+    if tokens.ndim != 2:
+        raise ValueError(f"`tokens` must have shape (n, tokens); got {tokens.shape}")
     length = tokens.shape[1]
     if length > len(positions):
         raise ValueError(f"`tokens` must be at most {len(positions)} in a row; got {length}")
-    if tokens.size and (tokens.min() < 0 or tokens.max() >= len(words)):
-        raise ValueError(f"`tokens` must lie in [0, {len(words) - 1}]; got {tokens.max()}")
     return words[tokens] + positions[:length] + kind[0], lambda g: (None, None, None, None)
 
 
@@ -257,6 +260,11 @@ def sentence_embedding(hidden: Array, mask: Array) -> tuple[Array, Pullback]:
     pullback : callable
         Gradient of `hidden`; none for `mask`.
 
+    Raises
+    ------
+    ValueError
+        If a row of `mask` has no token.
+
     References
     ----------
     Reimers and Gurevych, 2019, arXiv:1908.10084, section 3 (mean pooling).
@@ -267,7 +275,10 @@ def sentence_embedding(hidden: Array, mask: Array) -> tuple[Array, Pullback]:
     >>> sentence_embedding(h, np.array([[1, 0]]))[0]
     array([[0.6, 0.8]])
     """
-    share = (mask / mask.sum(1, keepdims=True)).astype(hidden.dtype)[:, :, None]
+    tokens = mask.sum(1, keepdims=True)
+    if not (tokens > 0).all():                  # also for NaN
+        raise ValueError(f"`mask` must hold a token in each row; got {tokens.min()}")
+    share = (mask / tokens).astype(hidden.dtype)[:, :, None]
     mean = (hidden * share).sum(1)
     norm = np.linalg.norm(mean, axis=1, keepdims=True)
     unit = mean / norm

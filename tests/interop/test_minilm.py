@@ -76,10 +76,19 @@ def test_texts_are_cut_and_padded():
     assert tokenize(["one", "two three"]).mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
-@pytest.mark.parametrize("texts", [[], "a text"])
+@pytest.mark.parametrize("texts", [[], "a text", b"a text", None])
 def test_no_list_of_texts_is_refused(texts):
     with pytest.raises(ValueError, match="`texts` must be a list of at least one text"):
         tokenize(texts)
+
+
+@pytest.mark.parametrize("longest", [0, 1, 513, -1])
+def test_a_text_keeps_its_two_ends_and_has_512_places(longest):
+    """The tokenizer would take 0 for no limit."""
+    with pytest.raises(ValueError, match=r"`longest` must be at (least 2|most 512)"):
+        tokenize(["a text"], longest=longest)
+    with pytest.raises(TypeError, match="`texts` must be strings; got 1"):
+        tokenize(["a text", 1])
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch):

@@ -147,3 +147,15 @@ def test_bad_arguments_are_refused():
         embed_tokens(np.zeros((1, 4), int), table, table, table)
     with pytest.raises(ValueError, match=r"`tokens` must lie in \[0, 2\]; got 3"):
         embed_tokens(np.array([[3]]), table, table, table)
+    with pytest.raises(ValueError, match=r"`tokens` must lie in \[0, 2\]; got -1"):
+        embed_tokens(np.array([[-1, 2]]), table, table, table)
+    with pytest.raises(ValueError, match=r"`tokens` must have shape \(n, tokens\); got \(1,\)"):
+        embed_tokens(np.array([1]), table, table, table)
+    with pytest.raises(TypeError, match="`tokens` must be integers; got float64"):
+        embed_tokens(np.ones((1, 1)), table, table, table)
+
+
+@pytest.mark.parametrize("mask", [[[1, 1], [0, 0]], [[1, 1], [1, np.nan]]])
+def test_a_text_of_padding_alone_has_no_embedding(mask):
+    with pytest.raises(ValueError, match="`mask` must hold a token in each row; got"):
+        sentence_embedding(np.ones((2, 2, 3)), np.array(mask))
