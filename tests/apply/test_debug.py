@@ -239,6 +239,24 @@ def test_nothing_quantized_has_no_error():
     assert row.sqnr == np.inf
 
 
+def test_each_figure_is_of_an_example_and_then_the_mean_over_examples():
+    """By hand: errors of -1/4 and -1/4 in the first, of 0 and 0.4 in the second; steps of 1."""
+    net, x = [Node("y", linear, ("x", "w"))], np.array([[0.25, 1.25], [2.0, -0.4]])
+    (row,) = local_errors(net, {"w": np.eye(2)}, {"x": x}, {"y": symmetric(np.array(127.0), bits=8)})
+    signal, noise = np.square(x).sum(), 2 / 16 + 0.16
+    assert row[0] == "y"
+    assert row[1:] == pytest.approx(
+        (2, -0.025, 0.1, 0.325, 0.07125, 1.0, 10 * np.log10(signal / noise)))
+    assert row.rmse_per_scale == pytest.approx(0.07125**0.5)
+
+
+def test_behind_a_value_with_two_readers_nothing_belongs_to_one_layer():
+    net = [Node("h", linear, ("x", "w")), Node("r", relu, ("h",)), Node("s", relu, ("h",))]
+    q = symmetric(np.array(1.0), bits=8)
+    assert layers_of(net, {"w": q, "r": q}) == {"w": ["w"]}
+    assert layers_of(net[:2], {"w": q, "r": q}) == {"w": ["w", "r"]}
+
+
 def test_a_layer_is_its_weight_and_the_next_planned_value():
     nodes = network().nodes
     plan = eight_bits(network().values)
