@@ -242,7 +242,8 @@ def test_nothing_quantized_has_no_error():
 def test_each_figure_is_of_an_example_and_then_the_mean_over_examples():
     """By hand: errors of -1/4 and -1/4 in the first, of 0 and 0.4 in the second; steps of 1."""
     net, x = [Node("y", linear, ("x", "w"))], np.array([[0.25, 1.25], [2.0, -0.4]])
-    (row,) = local_errors(net, {"w": np.eye(2)}, {"x": x}, {"y": symmetric(np.array(127.0), bits=8)})
+    plan = {"y": symmetric(np.array(127.0), bits=8)}
+    (row,) = local_errors(net, {"w": np.eye(2)}, {"x": x}, plan)
     signal, noise = np.square(x).sum(), 2 / 16 + 0.16
     assert row[0] == "y"
     assert row[1:] == pytest.approx(

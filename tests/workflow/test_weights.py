@@ -74,6 +74,32 @@ def test_gptq_and_adaround_serve_the_outputs_on_average():
     assert np.mean(gains["adaround"]) < 0.8
 
 
+def test_groups_of_gptq_are_those_of_the_columns_as_they_lie():
+    """However unlike the groups are, and in whatever order the columns are rounded."""
+    ratios = []
+    for seed in range(6):
+        w, bits, group, seen = problem((12, (8, 4), 3, seed))
+        w = w * np.repeat([0.1, 1], 4).astype(np.float32)
+        c, plain = by_gptq(w, bits, group, seen), nearest(w, bits, group)
+        assert np.allclose(c.scale, plain.scale, rtol=1e-6)
+        errors = [output_error(w - x.decoded(), seen.moment.hessian) for x in (c, plain)]
+        ratios.append(errors[0] / errors[1])
+    assert np.mean(ratios) < 0.85
+
+
+def test_what_adaround_learns_from_other_inputs_is_not_taken_if_it_is_worse():
+    fell_back = 0
+    for seed in range(4):
+        w, bits, group, seen = problem((6, (8, 8), 3, seed))
+        other = seen._replace(sample=seen.sample[:, ::-1] ** 3)
+        base = nearest(w, bits, group)
+        made = by_adaround(w, bits, group, other, rng=np.random.default_rng(0), steps=60)
+        errors = [output_error(w - x.decoded(), seen.moment.hessian) for x in (made, base)]
+        assert errors[0] <= errors[1]
+        fell_back += np.array_equal(made.codes, base.codes)
+    assert fell_back
+
+
 def test_gptq_with_white_inputs_is_nearest():
     rng = np.random.default_rng(1)
     w = rng.standard_normal((4, 8)).astype(np.float32)
