@@ -34,6 +34,12 @@ def test_arrays_in_records_and_lists_come_to_lie_where_numpy_expects_them():
         assert np.array_equal(array, x)
 
 
+def test_a_call_gets_its_arrays_where_numpy_expects_them():
+    x = np.arange(12.0)
+    (lies_right,) = at_once(lambda array: array.flags.aligned, [(odd(x),)])
+    assert lies_right
+
+
 def test_what_lies_right_is_not_copied():
     x = np.arange(12.0)
     assert aligned(x) is x

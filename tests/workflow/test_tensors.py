@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refquant.interop import safetensors
-from refquant.workflow.tensors import npz_member, npz_names, tensors_of
+from refquant.workflow.tensors import _dequantized, npz_member, npz_names, tensors_of
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np.float64),
           "c": np.arange(5)}
@@ -122,6 +122,27 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         tensors_of(path)[0].read()
     honest = archive(tmp_path / "y.npz", {"w.npy": zeros.getvalue()}, zipfile.ZIP_STORED)
     assert not tensors_of(honest)[0].read().any()
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    content = io.BytesIO()
+    np.save(content, np.ones(2))
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        for _ in range(2):
+            file.writestr("w.npy", content.getvalue())
+    with pytest.raises(ValueError, match="got a name that stands twice"):
+        tensors_of(path)
+
+
+def test_constants_in_codes_are_what_they_stand_for():
+    """A scale and a zero point of all, or one of each channel of an axis."""
+    codes = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    one = _dequantized(codes, np.array([0.5]), np.array([2]), 0)
+    assert one.tolist() == [[-0.5, 0, 0.5], [1, 1.5, 2]]
+    each = _dequantized(codes, np.array([1.0, 10.0, 100.0]), np.array([1, 2, 3]), 1)
+    assert each.tolist() == [[0, 0, 0], [3, 30, 300]]
+    assert _dequantized(codes, np.empty(0), np.empty(0), 0) is codes
 
 
 def test_other_members_are_passed_over(tmp_path):
