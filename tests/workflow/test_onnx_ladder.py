@@ -15,6 +15,8 @@ from refquant.workflow.onnx_ladder import (
     File,
     FileClimb,
     Recipe,
+    _grid,
+    _relative_error,
     blame,
     climb_file,
     output_of,
@@ -24,7 +26,7 @@ from refquant.workflow.onnx_ladder import (
     written,
 )
 from refquant.workflow.quantize import activation_plan, observe, quantize_layers
-from refquant.workflow.weights import by_gptq, nearest
+from refquant.workflow.weights import by_gptq, grid, nearest
 
 onnx = pytest.importorskip("onnx")
 from refquant.interop.onnx_float import open_float, run_values  # noqa: E402
@@ -291,6 +293,53 @@ def test_training_needs_no_label_and_leaves_codes_of_the_grid():
     assert sqnr(exact, output_of(model, file.content, ROWS, "y")) > 1 + sqnr(
         exact, output_of(model, best.content, ROWS, "y"))
     assert made()["trained"]().content == file.content
+
+
+def test_training_does_not_mind_the_unit_of_a_weight():
+    """ReLU lets a factor through: what one layer gains in size, the next can lose."""
+    found = []
+    for unit in (1, 50):
+        model = model_of([("Gemm", ["x", "w1", "b1"], "a", {}), ("Relu", ["a"], "r", {}),
+                          ("MatMul", ["r", "w2"], "y", {})],
+                         {"w1": unit * W["w1"], "w2": W["w2"] / unit, "b1": unit * BIAS["b1"] / 20})
+        rungs = rungs_for_file(model, observe(model, ROWS, rng=np.random.default_rng(0)), ROWS,
+                               bits=2, output="y", rng=np.random.default_rng(0))
+        found.append(sqnr(*(output_of(model, c, ROWS, "y")
+                            for c in (None, rungs["trained"]().content))))
+    assert found[0] == pytest.approx(found[1], abs=1)
+
+
+def test_the_loss_of_training_is_relative_and_its_gradient_the_slope():
+    rng = np.random.default_rng(0)
+    y, target, move = rng.standard_normal((3, 4, 2))
+    loss, back = _relative_error(y, target)
+    assert loss == pytest.approx(np.square(y - target).sum() / np.square(target).sum())
+    slope = (_relative_error(y + 1e-6 * move, target)[0] - loss) / 1e-6
+    assert np.vdot(back(1.0)[0], move) == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_training_stays_on_the_grid_that_all_methods_share(bits):
+    w = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    q, shared = _grid(nearest(w, bits, 8), 2), grid(w, bits=bits)
+    assert (q.qmin, q.qmax) == (shared.qmin, shared.qmax)
+    assert np.allclose(q.scale, shared.scale)
+    assert np.array_equal(q.zero_point, shared.zero_point)
+
+
+def test_a_program_spends_its_bits_where_the_output_hears_them():
+    """Five layers alike, four of them a hundredth as loud: the other one gets 8 bits of 4."""
+    names = [f"v{i}" for i in range(5)]
+    nodes = [("MatMul", ["x", n], f"{n}.y", {}) for n in names]
+    nodes += [("Mul", [f"{n}.y", "quiet"], f"{n}.z", {}) for n in names[1:]]
+    nodes.append(("Sum", ["v0.y", *(f"{n}.z" for n in names[1:])], "y", {}))
+    rng = np.random.default_rng(5)
+    model = model_of(nodes, {n: rng.standard_normal((8, 16)) for n in names} | {"quiet": 0.01})
+    seen = observe(model, ROWS, rng=np.random.default_rng(0))
+    file = rungs_for_file(model, seen, ROWS, bits=3, output="y",
+                          rng=np.random.default_rng(0))["mixed"]()
+    assert {n: c.bits for n, c in file.recipe.weights.items()} == dict.fromkeys(names, 3) | {
+        "v0": 8}
 
 
 def test_what_cannot_be_trained_says_why(monkeypatch):
