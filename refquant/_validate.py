@@ -24,6 +24,7 @@ __all__ = [
     "require_not_negative",
     "require_number",
     "require_positive",
+    "require_quantizer",
     "require_same_shape",
     "require_second_moment",
     "require_stored",
@@ -175,6 +176,12 @@ def require_kind(name: str, value: object, kind: type) -> None:
     """Raise unless `value` is a `kind`, such as the packed weight that a function made."""
     if not isinstance(value, kind):
         raise TypeError(f"`{name}` must be `{kind.__name__}`; got {type(value).__name__}")
+
+
+def require_quantizer(name: str, value: object) -> None:
+    """Raise unless `value` can encode and decode, whatever class it is of."""
+    if not all(callable(getattr(value, verb, None)) for verb in ("encode", "decode")):
+        raise TypeError(f"`{name}` must be, or return, a quantizer; got {type(value).__name__}")
 
 
 def require_same_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -213,6 +213,15 @@ def test_numbers_words_masks_and_ragged_rows_are_refused_in_one_line(function, a
             function(**arguments | instead(value))
 
 
+@pytest.mark.parametrize(("function", "arguments", "name"), [
+    pytest.param(f, a, name, id=f.__name__) for f, a in CALLS for name in ("fit", "quantizer")
+    if name in a])
+def test_what_cannot_encode_is_no_quantizer(function, arguments, name):
+    for wrong in (None, W, "nf4"):
+        with pytest.raises(TypeError, match=rf"^`{name}` must .*; got"):
+            function(**arguments | {name: wrong if name == "quantizer" else lambda w, r=wrong: r})
+
+
 @pytest.mark.parametrize(("function", "arguments"), [
     pytest.param(rotation.orthogonal, {"n": 4}, id="orthogonal"),
     pytest.param(rotation.kronecker, {"n": 4}, id="kronecker"),

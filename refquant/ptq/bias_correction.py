@@ -336,7 +336,7 @@ def restore_moments(weight: Array, quantized: Array, *, spread: bool = False) ->
         norm = np.sqrt(np.square(wide - mean).sum(axes, keepdims=True))
         norm_q = np.sqrt(np.square(q - mean_q).sum(axes, keepdims=True))
         # Not where the norm is above zero: the mean of equal numbers may be another number.
-        varies = q.max(axes, keepdims=True) > q.min(axes, keepdims=True)
+        varies = (q.max(axes, keepdims=True) > q.min(axes, keepdims=True)) & (norm_q > 0)
         gain = np.divide(norm, norm_q, out=gain, where=varies)
     offset = mean - gain * mean_q
     return Restored((gain * q + offset).astype(weight.dtype), gain, offset)

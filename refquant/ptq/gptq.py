@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from refquant._types import Array, Codes
-from refquant._validate import require_int, short
+from refquant._validate import require_int, require_quantizer, short
 from refquant.kernels.column_rounding import round_and_fit, round_columns
 from refquant.ptq._curvature import damped, inverse_factor, with_diagonal
 from refquant.quantizer import Fit, Quantizer
@@ -166,6 +166,7 @@ def gptq(
     >>> gptq(np.array([[1.2, 0.5]]), hessian, fit).codes
     array([[3, 1]], dtype=int32)
     """
+    fit = _returning_quantizers(fit)
     work, h, diagonal = with_diagonal(weight, hessian, damping)
     n = work.shape[1]
     group_size = _checked(group_size, n)
@@ -227,6 +228,7 @@ def column_by_column(
     ...                  lambda w: symmetric(np.array([[3.0]]), bits=3)).codes
     array([[0, 1]], dtype=int32)
     """
+    fit = _returning_quantizers(fit)
     work, h = damped(weight, hessian, damping)
     group_size = _checked(group_size, work.shape[1])
     u = inverse_factor(h)
@@ -249,6 +251,16 @@ def _checked(group_size: int | None, n: int) -> int:
     if n and n % group_size:
         raise ValueError(f"`group_size` must divide {n} columns; got {group_size}")
     return group_size
+
+
+def _returning_quantizers(fit: Fit) -> Fit:
+    """The same, unless it returns something else."""
+    def checked(weight: Array) -> Quantizer:
+        quantizer = fit(weight)
+        require_quantizer("fit", quantizer)
+        return quantizer
+
+    return checked
 
 
 def _permutation(order: Order, curvature: Array) -> Array:

@@ -23,6 +23,7 @@ from refquant._validate import (
     require_int,
     require_kind,
     require_positive,
+    require_quantizer,
     require_same_shape,
 )
 from refquant.ptq._curvature import damped, unit_upper
@@ -101,6 +102,7 @@ def ldlq(weight: Array, hessian: Array, quantizer: Quantizer, *, damping: float 
     >>> ldlq(np.array([[0.6, 0.6]]), hessian, symmetric(np.array([[3.0]]), bits=3))
     array([[1., 0.]])
     """
+    require_quantizer("quantizer", quantizer)
     work, h = damped(weight, hessian, damping)
     a, _ = unit_upper(h)
     rounded = np.zeros_like(work)
@@ -159,6 +161,7 @@ def polish(
     array([[1., 0.]])
     """
     require_int("sweeps", sweeps, 0)
+    require_quantizer("quantizer", quantizer)
     work, h = damped(weight, hessian, 0.0)
     rounded = as_reals("rounded", rounded)
     require_same_shape("rounded", rounded, work.shape)
@@ -290,6 +293,7 @@ def quip(
     there = left @ (work * column_scale) @ right.T
     h_there = right @ (h / np.outer(column_scale, column_scale)) @ right.T
     quantizer = fit(there)
+    require_quantizer("fit", quantizer)
     rotated = ldlq(there, h_there, quantizer, damping=0.0)
     rotated = polish(there, rotated, h_there, quantizer, sweeps=sweeps)
     back = left.T @ rotated @ right / column_scale

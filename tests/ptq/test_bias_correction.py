@@ -189,3 +189,9 @@ def test_a_share_of_another_window_is_refused():
         analytic(np.zeros(2), weight, weight, np.ones(4), share=np.ones((5, 5)))
     with pytest.raises(ValueError, match=r"^`weight` must have 2 or 4 axes"):
         analytic(np.zeros(2), np.ones(2), np.ones(2), np.ones(1))
+
+
+def test_a_spread_whose_square_is_zero_is_none():
+    made = restore_moments(np.array([[1.0, 2.0]]), np.array([[0.0, 1e-200]]), spread=True)
+    assert (made.gain == 1).all()
+    assert np.isfinite(made.weight).all()
