@@ -10,6 +10,7 @@ from refquant.interop.onnx_export import export_onnx
 from refquant.metrics import sqnr
 from refquant.nn.data import digits
 from refquant.nn.models import trained_digits_cnn
+from refquant.workflow._onnx_moments import _gain, moments_of
 from refquant.workflow.onnx_ladder import (
     Blame,
     File,
@@ -173,6 +174,20 @@ def test_groups_of_wide_codes_are_not_multiplied_with_integers(bits):
     assert plain.weights["w1"].scale.shape[1] == (2 if bits == 4 else 1)
     alone = quantize_layers(model, nearest, bits={"w1": bits}, group_size=4, seen=seen)
     assert alone.weights["w1"].scale.shape[1] == 2
+
+
+def test_moments_are_those_of_all_rows_however_they_are_batched():
+    model, x = chain(), ROWS[0]["x"]
+    at_once, in_parts = (moments_of(model, [{"x": part} for part in np.split(x, n)])
+                         for n in (1, 8))
+    for name, whole in at_once.items():
+        assert in_parts[name].mean == pytest.approx(whole.mean, rel=1e-4, abs=1e-4)
+        assert in_parts[name].deviation == pytest.approx(whole.deviation, rel=1e-4)
+
+
+def test_a_channel_is_stretched_by_no_more_than_four_and_not_at_all_where_nothing_varies():
+    wanted, variance = np.array([2, 100, 0.01, 0, 1]), np.array([1.0, 1, 1, 1, 0])
+    assert _gain(wanted, variance).tolist() == [2, 4, 0.25, 1, 1]
 
 
 def test_what_is_spared_makes_up_for_a_division_that_others_need():

@@ -29,6 +29,7 @@ from refquant.workflow.quantize import (
     observe,
     quantize_layers,
     scales_by_awq,
+    scales_by_smoothquant,
 )
 from refquant.workflow.weights import by_adaround, by_gptq, nearest
 
@@ -268,6 +269,19 @@ def test_progress_hears_of_each_layer_in_the_order_of_the_model():
     with parallel_config("threading", n_jobs=2):
         four_bits(model, {}, model.by_weight, nearest, progress=heard.append)
     assert heard == list(model.by_weight)
+
+
+def test_smoothquant_balances_magnitudes_of_either_sign_against_those_of_all_readers(tmp_path):
+    v = 3 * W[::-1]
+    written(tmp_path, [("MatMul", ["x", "w"], "a", {}), ("MatMul", ["x", "v"], "b", {}),
+                       ("Add", ["a", "b"], "y", {})], ["y"], {"w": W, "v": v})
+    model = open_float(tmp_path / "model.onnx")
+    x = -np.abs(np.load(tmp_path / "data.npz")["x"]) * np.float32(10) ** np.arange(-2, 6)
+    x[:, 3] *= -1
+    seen = observe(model, [{"x": x}], rng=np.random.default_rng(0))
+    (scale,) = scales_by_smoothquant(model, seen, alpha=0.75).values()
+    largest = np.maximum(np.abs(W).max(1), np.abs(v).max(1))
+    assert scale == pytest.approx(np.abs(x).max(0) ** 0.75 / largest**0.25, rel=1e-4)
 
 
 def test_a_range_is_that_of_all_who_read_a_value():
