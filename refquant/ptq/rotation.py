@@ -31,7 +31,7 @@ __all__ = ["hadamard", "hadamard_transform", "incoherence", "kronecker", "orthog
            "random_signs", "rotate"]
 
 #: Orders from which doubling starts.
-_BASES = (1, 12, 20, 24, 44)
+_BASES = (1, 12, 20, 44)
 
 
 def hadamard(n: int) -> Array:
@@ -39,12 +39,12 @@ def hadamard(n: int) -> Array:
 
     .. math:: H_{2n} = \frac{1}{\sqrt 2}\begin{pmatrix} H_n & H_n \\ H_n & -H_n \end{pmatrix}
 
-    starting from order 1, 12, 20, 24 or 44 (Paley).
+    starting from order 1, 12, 20 or 44 (Paley).
 
     Parameters
     ----------
     n : int
-        A power of two, alone or times 12, 20, 24 or 44.
+        A power of two, alone or times 12, 20 or 44.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def hadamard(n: int) -> Array:
             for _ in range(doublings.bit_length() - 1):
                 matrix = np.block([[matrix, matrix], [matrix, -matrix]])
             return matrix / math.sqrt(n)
-    raise ValueError(f"`n` must be a power of two, alone or times 12, 20, 24 or 44; got {n}")
+    raise ValueError(f"`n` must be a power of two, alone or times 12, 20 or 44; got {n}")
 
 
 def hadamard_transform(x: Array) -> Array:

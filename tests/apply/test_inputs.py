@@ -92,6 +92,18 @@ def test_layers_that_read_the_same_through_the_same_share_one_node():
                        run(TINY, {"x": x, **values}).values["y"])
 
 
+def test_a_weight_of_two_layers_gets_a_node_in_front_of_each():
+    rng = np.random.default_rng(0)
+    net = [Node("h", linear, ("x", "w.weight")), Node("y", linear, ("h", "w.weight"))]
+    values, x = {"w.weight": rng.standard_normal((4, 4))}, rng.standard_normal((3, 4))
+    for rewrite, how in {divide: np.array([1.0, 2, 4, 8]), rotate: orthogonal(4, rng=rng),
+                         repeat: split_channels(values["w.weight"], 2)}.items():
+        made = rewrite(net, values, {"w.weight": how})
+        assert [n.name for n in made.nodes] == ["w.input", "h", "w.input2", "y"]
+        assert np.allclose(run(made.nodes, {"x": x, **made.values}).values["y"],
+                           run(net, {"x": x, **values}).values["y"])
+
+
 def test_powers_of_two_change_no_bit_of_a_convolutional_network():
     model, rng = trained_digits_cnn(), np.random.default_rng(0)
     x = rng.random((4, 8, 8, 1)).astype(np.float32)
