@@ -216,6 +216,8 @@ def test_local_errors_start_from_what_the_layer_really_gets():
     whole = {r.name: r for r in accumulated_errors(nodes, values, x, plan)}
     assert local["h"].mean_error == pytest.approx(0.2)
     assert local["h"].mean_squared_error == pytest.approx((0.3**2 + 0.1**2) / 2)
+    assert local["h"].stddev == 0                   # each example has one number, which is its mean
+    assert local["h"].max_abs_error == pytest.approx((0.3 + 0.1) / 2)
     assert local["y"].mean_error == pytest.approx(0.4)
     assert whole["y"].mean_error == pytest.approx(1 - 0.6 * 0.8)
     assert local["h"].scale == 1

@@ -1,5 +1,6 @@
 """The loops over a network: what each layer is shown, and that no backend changes a code."""
 
+import weakref
 from functools import partial
 from typing import NamedTuple
 
@@ -118,6 +119,51 @@ def test_a_convolution_is_a_linear_layer_on_patches(loop, settings):
     exact = run(net, {"x": x, **values}).values["c"]
     assert np.allclose((rows @ weight.T).reshape(exact.shape), exact)
     assert np.array_equal(made.values["w"], values["w"] / 2)
+
+
+@pytest.mark.parametrize("loop", [sequential, parallel])
+def test_convolutions_of_one_value_with_other_settings_have_rows_of_their_own(loop):
+    net = [Node("c", conv2d, ("x", "v")), Node("d", partial(conv2d, padding=1), ("x", "w")),
+           Node("e", partial(conv2d, padding=1), ("x", "u"))]
+    values = {name: RNG.normal(size=(3, 3, 3, 2)) for name in "uvw"}
+    made = loop(net, values, [{"x": RNG.normal(size=(2, 6, 6, 2))}], Rows, halve, names="vwu")
+    assert [len(made.results[name].x) for name in "vwu"] == [2 * 4 * 4, 2 * 6 * 6, 2 * 6 * 6]
+
+
+@pytest.mark.parametrize("loop", [sequential, parallel])
+def test_what_is_not_needed_any_more_is_neither_run_nor_kept(loop):
+    alive = []
+
+    def noted(x):
+        alive.append(weakref.ref(made := x + 1))
+        return made, None
+
+    def look(x):
+        assert alive[0]() is None, "read for the last time by the node before"
+        return x + 1, None
+
+    def never(x):
+        raise AssertionError("no named layer is behind this node")
+
+    net = [Node("a", noted, ("x",)), Node("b", lambda x: (x + 1, None), ("a",)),
+           Node("c", look, ("b",)), Node("y", linear, ("c", "w")), Node("z", never, ("y",))]
+    made = loop(net, {"w": np.eye(2)}, [{"x": np.eye(2)}], Rows, halve, names=["w"])
+    assert np.array_equal(made.results["w"].x, np.eye(2) + 3)
+
+
+def test_in_sequence_one_statistic_is_in_memory_at_a_time():
+    kept = []
+
+    class Counted:
+        def __init__(self, x):
+            kept.append(weakref.ref(self))
+
+    def alone(weight, statistic):
+        assert [one for one in kept if one() is not None] == kept[-1:]
+        return Seen(weight, weight)
+
+    sequential(NET, VALUES, BATCHES[:1], Counted, alone, names=NAMES)
+    assert len(kept) == 3                       # two layers read the same value
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky", "sequential"])

@@ -69,6 +69,13 @@ def test_attention_is_the_softmax_of_scaled_products_token_by_token():
             assert np.allclose(weights[0, head, i], [*expected, 0])
 
 
+def test_a_token_is_its_word_its_place_and_the_first_kind():
+    words, places, kinds = (10.0**p * np.arange(3)[:, None] for p in (0, 1, 2))
+    kinds += 100
+    value = embed_tokens(np.array([[2, 0], [1, 1]]), words, places, kinds)[0]
+    assert value[..., 0].tolist() == [[102, 110], [101, 111]]
+
+
 def test_gelu_is_x_times_the_normal_distribution_function():
     x = np.linspace(-6, 6, 101)
     expected = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x]

@@ -148,6 +148,12 @@ def test_a_chain_that_may_not_sweep_on_says_so():
     assert (chain.sweeps, chain.converged) == (2, False)
 
 
+def test_a_chain_in_which_nothing_moves_has_converged_at_any_tolerance():
+    """Powers of four: the second sweep multiplies by 1 and nothing else."""
+    chain = equalize_chain([16 * np.eye(2), np.eye(2)], [np.zeros(2)] * 2, tolerance=0)
+    assert (chain.sweeps, chain.converged) == (2, True)
+
+
 def test_relu6_minds_a_factor_unless_its_six_is_divided_too():
     rng = np.random.default_rng(0)
     first, bias, second = pair(rng)
@@ -205,6 +211,9 @@ def test_shapes_that_do_not_belong_together_are_refused():
     first, bias, second = pair(np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"`second` must read 5 channels; got shape \(3, 4\)"):
         equalize_pair(first, bias, second[:, :4])
+    for shape in ((5,), (5, 3, 3, 2)):              # no layer; grouped, but not depthwise
+        with pytest.raises(ValueError, match="`second` must read 5 channels"):
+            equalize_pair(first, bias, np.ones(shape))
     with pytest.raises(ValueError, match="`bias` must have shape"):
         equalize_pair(first, bias[:2], second)
     with pytest.raises(ValueError, match="`first` must be finite"):

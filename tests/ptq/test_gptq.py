@@ -235,6 +235,8 @@ def test_bad_input_is_refused():
         gptq(np.where(w > 1, np.nan, w), h, absolute(4))
     with pytest.raises(ValueError, match="`order` must return a permutation of 12 columns"):
         gptq(w, h, absolute(4), order=lambda d: np.zeros(12, int))
+    with pytest.raises(ValueError, match="`order` must return a permutation of 12 columns"):
+        gptq(w, h, absolute(4), order=lambda d: np.array([0, *range(12)]))
     with pytest.raises(ValueError, match=r"`weight` must have shape \(out, in\)"):
         gptq(w[0], h, absolute(4))
 
@@ -276,6 +278,20 @@ def test_on_a_transformer_it_is_better_than_nearest_rounding():
 
 def test_equal_curvatures_keep_their_order():
     assert np.array_equal(by_curvature(np.ones(100)), np.arange(100))
+    evens, odds = np.arange(0, 100, 2), np.arange(1, 100, 2)
+    assert np.array_equal(by_curvature(np.tile([1.0, 2.0], 50)), [*odds, *evens])
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_grids_are_fitted_to_float64(static):
+    (w, h), seen = problem(0), []
+
+    def fit(group):
+        seen.append(group.dtype)
+        return absolute(4)(group)
+
+    gptq(w.astype(np.float32), h, fit, group_size=4, static_groups=static)
+    assert seen == [np.float64] * 3
 
 
 def test_a_weight_of_a_dead_input_does_not_widen_the_range_of_its_group():

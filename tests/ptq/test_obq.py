@@ -79,6 +79,7 @@ def test_weights_beyond_the_grid_go_first():
     clipped = obq(w, np.eye(3) + 0.5, lambda w: symmetric(np.array([[1.0]]), bits=3))
     assert clipped.order[0, 0] == 1
     assert cheapest_first(np.array([1.0, 2.0]), np.array([0.4, 0.6]), 1.0) == 1
+    assert cheapest_first(np.ones(3), np.array([0.6, -0.9, 0.7]), 1.0) == 1
     assert left_to_right(np.array([2.0, 1.0]), np.array([0.4, 0.6]), 1.0) == 0
 
 
