@@ -296,6 +296,8 @@ def workflow(
             if file is not None and path is not None and path.exists() and path.samefile(file):
                 raise BadInput(f"`{told}` must not be {name}; got {path}")
     try:
+        _require_no_weights(model, target)
+        _require_no_weights(model, page, "--report")
         return workflow_file(model, data, settings, target, shifted)
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
         raise BadInput(str(err) or "the model must fit into memory") from None
@@ -366,6 +368,7 @@ def report(
     if target is not None and target.exists() and target.samefile(file):
         raise BadInput(f"`--output` must not be the file itself; got {output}")
     try:
+        _require_no_weights(file, target)
         return report_file(file, sqnr=sqnr, output=target, as_json=as_json, jobs=jobs)
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
         raise BadInput(str(err) or "the largest tensor must fit into memory") from None
@@ -440,6 +443,7 @@ def quantize(
     _require_jobs(jobs)
     settings = Settings(bits, method, group, activations, budget, tuple(keep or ()), seed, jobs)
     try:
+        _require_no_weights(model, target)
         return quantize_file(model, target, settings, calibration)
     except (ValueError, TypeError, ModuleNotFoundError, MemoryError) as err:
         raise BadInput(str(err) or "the model must fit into memory") from None
@@ -507,6 +511,17 @@ def _writable(output: Path, option: str = "--output") -> Path:
     except (OSError, RuntimeError) as err:                  # too long, a loop of links
         raise BadInput(f"`{option}` must be a path of this system; got {err}") from None
     return output if file == output.absolute() else file
+
+
+def _require_no_weights(model: Path, target: Path | None, option: str = "--output") -> None:
+    """Raise if weights of the model lie in the target."""
+    if target is None or not target.exists() or model.suffix != ".onnx":
+        return
+    from refquant.interop._external import weights_beside
+    from refquant.interop.onnx_float import read_proto
+
+    if any(target.samefile(path) for path in weights_beside(*read_proto(model)[:2])):
+        raise BadInput(f"`{option}` must not hold weights of the model; got {target}")
 
 
 def _require_jobs(jobs: int) -> None:

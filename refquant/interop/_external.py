@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from refquant._validate import short
 
-__all__ = ["Slice", "bring_in", "declared_bits", "held_outside", "slice_of", "within_protobuf"]
+__all__ = ["Slice", "bring_in", "declared_bits", "held_outside", "slice_of",
+           "weights_beside", "within_protobuf"]
 
 #: What a protocol buffer may have at most.
 MOST = 2**31 - 1
@@ -58,6 +59,11 @@ def bring_in(proto: Any, folder: Path | None, size: int) -> None:
         tensor.raw_data = one.read()
         del tensor.external_data[:]
         tensor.ClearField("data_location")
+
+
+def weights_beside(proto: Any, folder: Path | None) -> set[Path]:
+    """The files in which constants of a model lie."""
+    return {slice_of(tensor, folder).path for tensor in _tensors(proto) if held_outside(tensor)}
 
 
 def require_apart(slices: list[Slice]) -> None:

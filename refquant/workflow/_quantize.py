@@ -147,6 +147,8 @@ def read_inputs(
                 n is not None and n != m for n, m in zip(shape[1:], array.shape[1:], strict=True)):
             raise ValueError(f"`{name}` must have shape {_shape(shape)}; got {array.shape}")
         arrays[name] = array.astype(dtype)
+        if dtype.kind == "f" and np.isnan(arrays[name]).any():
+            raise ValueError(f"`{option}` must hold numbers; got a NaN in {name}")
         counts.add(len(array))
     if len(counts) != 1 or not counts.pop():
         raise ValueError(f"`{option}` must hold as many examples of every input, at least one; "

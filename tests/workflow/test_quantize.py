@@ -374,6 +374,22 @@ def test_the_data_are_never_the_output(folder, tmp_path, capsys, suffix):
     assert data.read_bytes() == (folder / "data.npz").read_bytes()
 
 
+@pytest.mark.parametrize("arguments", [
+    ("quantize", "model.onnx", "-o", "w.bin"), ("report", "model.onnx", "-o", "w.bin"),
+    ("workflow", "model.onnx", "--data", "data.npz", "-o", "w.bin"),
+    ("workflow", "model.onnx", "--data", "data.npz", "--report", "w.bin")], ids=" ".join)
+def test_weights_beside_the_model_are_never_the_output(
+        folder, tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    onnx.save_model(onnx.load_from_string(CONTENT), "model.onnx", save_as_external_data=True,
+                    location="w.bin", size_threshold=0)
+    np.savez("data.npz", x=X)
+    before = (tmp_path / "w.bin").read_bytes()
+    assert run([*arguments]) == 2
+    assert "must not hold weights of the model; got w.bin" in capsys.readouterr().err
+    assert (tmp_path / "w.bin").read_bytes() == before
+
+
 def npz(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -401,6 +417,7 @@ def npy(array=None, *, shape=None, descr="'<f4'"):
     ({"x.npy": npy(X.astype(int))}, "`x` must be float32; got int64"),
     ({"x.npy": npy(X[:, :4])}, r"`x` must have shape \('any', 8, 8, 1\); got \(96, 4, 8, 1\)"),
     ({"x.npy": npy(X[:0])}, "at least one"),
+    ({"x.npy": npy(np.where(X == X.max(), np.nan, X).astype(np.float32))}, "got a NaN in x"),
     ({"x.npy": npy(np.zeros((2**18, 8, 8, 1), np.float32))}, "times as large unpacked"),
 ])
 def test_hostile_data_are_refused_before_they_are_unpacked(tmp_path, members, message):
