@@ -417,7 +417,7 @@ def npy(array=None, *, shape=None, descr="'<f4'"):
     ({"x.npy": npy(X.astype(int))}, "`x` must be float32; got int64"),
     ({"x.npy": npy(X[:, :4])}, r"`x` must have shape \('any', 8, 8, 1\); got \(96, 4, 8, 1\)"),
     ({"x.npy": npy(X[:0])}, "at least one"),
-    ({"x.npy": npy(np.where(X == X.max(), np.nan, X).astype(np.float32))}, "got a NaN in x"),
+    ({"x.npy": npy(np.where(X.max() == X, np.nan, X).astype(np.float32))}, "got a NaN in x"),
     ({"x.npy": npy(np.zeros((2**18, 8, 8, 1), np.float32))}, "times as large unpacked"),
 ])
 def test_hostile_data_are_refused_before_they_are_unpacked(tmp_path, members, message):
