@@ -192,6 +192,14 @@ def test_zeros_dead_inputs_and_the_dtype():
     assert np.isfinite(zero.weight).all()
 
 
+def test_a_factor_before_the_hessian_changes_nothing():
+    w, h = problem(2)
+    one, other = (quip(w, c * h, partial(fixed_range, bits=2), rng=np.random.default_rng(5))
+                  for c in (1.0, 2.0**-40))
+    assert np.array_equal(one.column_scale, other.column_scale)
+    assert np.array_equal(one.weight, other.weight)
+
+
 def test_the_same_generator_gives_the_same_weight():
     w, h = problem(2)
     one, other = (quip(w, h, partial(fixed_range, bits=2), rng=np.random.default_rng(5)).weight

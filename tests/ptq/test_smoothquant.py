@@ -151,6 +151,7 @@ def test_however_large_its_outliers_a_transformer_is_smoothed_to_the_same():
 def test_scales_have_a_floor_and_a_column_of_zeros_has_none():
     assert smoothing_scale(np.ones(1), np.full(1, 1e8), alpha=0.0) == 1e-5
     assert smoothing_scale(np.full(1, 4.0), np.zeros(1)) == 1
+    assert smoothing_scale(np.zeros(1), np.full(1, 4.0)) == 1
 
 
 def test_what_would_lose_fractions_or_divide_by_nothing_is_refused():
