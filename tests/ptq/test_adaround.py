@@ -88,10 +88,18 @@ def test_weights_on_the_grid_stay():
 
 
 @pytest.mark.parametrize("activation", [identity, relu])
-def test_the_gradient_of_the_sliders_is_the_derivative_of_the_loss(monkeypatch, activation):
-    """One step with a spy in place of Adam sees the gradient; differences of the loss give it."""
+@pytest.mark.parametrize("reach", [1.0, 0.55])
+def test_the_gradient_of_the_sliders_is_the_derivative_of_the_loss(
+    monkeypatch, activation, reach
+):
+    """One step with a spy in place of Adam sees the gradient; differences of the loss give it.
+
+    Also where weights lie beyond the grid, and sliders at their ends.
+    """
     w, x = layer(1, n=8)
-    q = symmetric(absmax(w, axis=1), bits=3)
+    q = symmetric(reach * absmax(w, axis=1), bits=3)
+    v = start_at(w / q.scale - np.floor(w / q.scale))
+    v[0, 0], v[1, 1] = 4.0, -4.0
     target = activation(x @ w.T + 0.3)[0]
     penalty, seen = 0.05, []
 
@@ -105,6 +113,7 @@ def test_the_gradient_of_the_sliders_is_the_derivative_of_the_loss(monkeypatch, 
 
     monkeypatch.setattr(module, "Adam", Spy)
     monkeypatch.setattr(module, "sharpness", lambda step, steps: 3.0)
+    monkeypatch.setattr(module, "start_at", lambda fraction: v)
     adaround(w, x, target, q, rng=np.random.default_rng(0), bias=np.full(3, 0.1),
              activation=activation, steps=1, penalty=penalty, batch=8)
     chosen = np.random.default_rng(0).integers(0, 8, 8)
@@ -116,7 +125,6 @@ def test_the_gradient_of_the_sliders_is_the_derivative_of_the_loss(monkeypatch, 
         return (((y - target[chosen]) ** 2).sum(1).mean()
                 + penalty * (1 - np.abs(2 * h - 1) ** 3).sum())
 
-    v = start_at(w / q.scale - np.floor(w / q.scale))
     for index in itertools.product(range(3), range(6)):
         d = np.zeros_like(v)
         d[index] = 1e-6
