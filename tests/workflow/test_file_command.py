@@ -17,6 +17,11 @@ from refquant.nn.models import trained_digits_cnn
 
 onnx = pytest.importorskip("onnx")
 from refquant.interop.onnx_float import open_float  # noqa: E402
+from refquant.workflow._file_command import _Examples, _largest_batch, _Subject  # noqa: E402
+from refquant.workflow._story import ACCURACY, Story, _verdict  # noqa: E402
+from refquant.workflow.fairness import Interval  # noqa: E402
+from refquant.workflow.judging import Drop  # noqa: E402
+from refquant.workflow.ladder import Step  # noqa: E402
 from refquant.workflow.onnx_ladder import output_of  # noqa: E402
 
 pytestmark = pytest.mark.peer
@@ -55,6 +60,9 @@ def test_the_file_that_is_written_is_the_one_that_was_judged(folder, tmp_path, c
     assert told["rungs"][-1]["bits"] == 4
     assert {g["name"] for g in told["groups"]} == {"group 1", "group 7"}
     assert sum(g["n"] for g in told["groups"]) == 80
+    for part, whole in (("before", "float"), ("after", "quantized")):
+        assert sum(g["n"] * g[part] for g in told["groups"]) / 80 == pytest.approx(
+            told["judged"][whole])
     assert len(told["layers"]) == 10
     gains = [layer["gain"] for layer in told["layers"]]
     assert gains == sorted(gains, reverse=True)
@@ -122,6 +130,7 @@ def test_embeddings_are_judged_by_their_cosine_and_groups_by_means(tmp_path, cap
     assert "length 1" in told["why"]
     assert told["float"]["score"] == pytest.approx(1)
     assert [g["flips"] for g in told["groups"]] == [None, None]
+    assert told["groups"][0]["drop"] >= told["groups"][1]["drop"]
     assert all(g["low"] <= g["drop"] <= g["high"] for g in told["groups"])
 
 
@@ -199,6 +208,39 @@ def test_what_is_not_reached_has_status_1_the_best_file_and_advice(folder, tmp_p
     assert "quantization-aware training where the model was made" in printed
     assert "Not tried: trained: y: LpNormalization has no way back here." in printed
     assert out.stat().st_size > 100
+
+
+def test_points_are_hundredths_of_the_score(tmp_path, capsys):
+    written(tmp_path, UNIT, {"w": W})
+    call(tmp_path, "--bits", "3", "--max-drop", "0.5", "--json")
+    told = json.loads(capsys.readouterr().out)
+    *before, last = [rung["drop"] for rung in told["rungs"]]
+    assert before
+    assert min(before) > 0.005
+    assert told["reached"] == (last <= 0.005)
+
+
+def test_the_story_of_a_climb_that_failed_is_of_its_best_rung_and_one_of_luck_says_so():
+    def story(drop, reached):
+        steps = [Step(n, 0.9 - d, d, 4.0, 1, 0.0) for n, d in (("a", 0.1), ("b", 0.2))]
+        return Story("m", ACCURACY, "by the labels", {}, 1, 1.0, 0.9, steps, reached,
+                     Drop(0.9, 0.9 - drop, drop, Interval(0, 2 * drop)), 10.0, [], [], None, [], [])
+
+    assert (story(0.1, False).best.name, story(0.1, True).best.name) == ("a", "b")
+    assert "the best is a, 10.0 points below" in story(0.1, False).stopped
+    kinder = "the examples that chose were kinder, or too few"
+    assert [any(kinder in line for line in _verdict(story(*case)))
+            for case in ((0.03, True), (0.005, True), (0.03, False))] == [True, False, False]
+
+
+def test_a_batch_for_moments_is_as_large_as_memory_allows(tmp_path, monkeypatch):
+    written(tmp_path, UNIT, {"w": W})
+    subject = _Subject(open_float(tmp_path / "model.onnx"), "y", None)
+    examples = _Examples({"x": np.zeros((9, 8), np.float32)}, None, None)
+    assert _largest_batch(subject, examples) == 256
+    for most, wanted in ((80, 10), (4, 1)):         # 8 numbers enter a layer
+        monkeypatch.setattr("refquant.workflow._file_command.MOST_AT_ONCE", most)
+        assert _largest_batch(subject, examples) == wanted
 
 
 def test_points_too_fine_for_the_examples_are_told(folder, capsys):
@@ -290,6 +332,8 @@ def test_the_shipped_network_tells_its_story_as_data(capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["kept"] == "per channel"
     assert told["rungs"][-1]["bits"] < 8
+    gains = [layer["gain"] for layer in told["layers"]]
+    assert gains == sorted(gains, reverse=True)
     assert told["examples"] == {"to fit to": 898, "to choose by": 449, "to judge by": 450}
 
 

@@ -284,6 +284,26 @@ def test_smoothquant_balances_magnitudes_of_either_sign_against_those_of_all_rea
     assert scale == pytest.approx(np.abs(x).max(0) ** 0.75 / largest**0.25, rel=1e-4)
 
 
+def test_what_a_kept_layer_reads_is_not_rounded(tmp_path):
+    written(tmp_path, [("MatMul", ["x", "w"], "a", {}), ("MatMul", ["x", "v"], "b", {}),
+                       ("Add", ["a", "b"], "y", {})], ["y"], {"w": W, "v": W[::-1]})
+    for keep, count in (((), 1), (("--keep", "v"), 0)):
+        status, out = command(tmp_path, tmp_path, "--activations", *keep)
+        assert status == 0
+        kinds = [node.op_type for node in onnx.load(out).graph.node]
+        assert kinds.count("QuantizeLinear") == count
+
+
+def test_of_a_single_number_no_largest_is_compared(tmp_path):
+    for width, answers in ((1, False), (2, True)):
+        written(tmp_path, ONE, ["y"], {"w": W[:, :width]})
+        model = open_float(tmp_path / "model.onnx")
+        (found,) = compare(model, (tmp_path / "model.onnx").read_bytes(),
+                           [{"x": np.load(tmp_path / "data.npz")["x"]}])
+        assert (found.same == 1) == answers
+        assert np.isnan(found.same) != answers
+
+
 def test_a_range_is_that_of_all_who_read_a_value():
     """A convolution with a stride sees a quarter of the pixels, the other one all."""
     make = onnx.helper
