@@ -73,6 +73,15 @@ def test_outliers_peak_and_clip():
     assert examine("w", W).clip > 0.5
 
 
+def test_six_deviations_make_an_outlier_and_whole_numbers_need_no_clip():
+    signs = np.tile([-1.0, 1.0], (100, 50))
+    for size, count in ((5.7, 0), (6.3, 2)):
+        signs[0, :2] = -size, size                  # the deviation stays 1 to a hundredth
+        assert examine("w", signs).outliers == count / signs.size
+    levels = np.tile(np.arange(-7.0, 8), (4, 2))
+    assert examine("w", levels).clip == pytest.approx(1, rel=1e-6)
+
+
 @pytest.mark.parametrize(("array", "reason"), [
     (np.ones(8, np.float32), "no matrix"), (np.ones((8, 1), np.float32), "no matrix"),
     (np.zeros((0, 4)), "no matrix"), (np.array(1.0), "no matrix"),
