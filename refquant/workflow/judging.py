@@ -23,7 +23,13 @@ from typing import NamedTuple
 import numpy as np
 
 from refquant._types import Array
-from refquant._validate import as_reals, require_int, require_nonempty, require_same_shape
+from refquant._validate import (
+    as_reals,
+    require_finite,
+    require_int,
+    require_nonempty,
+    require_same_shape,
+)
 from refquant.workflow._resampling import tails
 from refquant.workflow.fairness import Interval
 
@@ -145,7 +151,7 @@ def right(output: Array, labels: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes do not fit, or there is only one class.
+        If the shapes do not fit, there is only one class, or no example.
 
     References
     ----------
@@ -160,6 +166,7 @@ def right(output: Array, labels: Array) -> Array:
     if output.ndim < 2 or output.shape[-1] < 2 or output.shape[:-1] != labels.shape:
         raise ValueError(f"`output` must have a column for each class and a row for each of the "
                          f"labels of shape {labels.shape}; got {output.shape}")
+    require_nonempty("output", output)
     hit: Array = np.asarray(output.argmax(-1) == labels) & ~np.isnan(output).any(-1)
     found: Array = hit.reshape(len(hit), -1).mean(1)
     return found
@@ -179,7 +186,7 @@ def same(output: Array, reference: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes differ, or there is only one class.
+        If shapes differ, there is only one class, or no example.
 
     References
     ----------
@@ -191,6 +198,7 @@ def same(output: Array, reference: Array) -> Array:
     array([1., 0.])
     """
     require_same_shape("reference", reference, np.shape(output))
+    require_nonempty("output", output)
     return right(output, np.asarray(reference).argmax(-1))
 
 
@@ -209,7 +217,7 @@ def cosine(output: Array, reference: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes differ.
+        If shapes differ, there is no example, or the reference is not finite.
 
     References
     ----------
@@ -247,7 +255,7 @@ def explained(output: Array, reference: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes differ.
+        If shapes differ, there is no example, or the reference is not finite.
 
     References
     ----------
@@ -288,7 +296,7 @@ def paired_drop(
     Raises
     ------
     ValueError
-        If there is no example, or shapes differ.
+        If there is no example, shapes differ, or a score is not finite.
 
     References
     ----------
@@ -303,6 +311,10 @@ def paired_drop(
     before, after = as_reals("before", before), as_reals("after", after)
     require_nonempty("before", before)
     require_same_shape("after", after, before.shape)
+    if before.ndim != 1:
+        raise ValueError(f"`before` must have one score an example; got shape {before.shape}")
+    require_finite("before", before)
+    require_finite("after", after)
     require_int("draws", draws, 1)
     lost = before.astype(np.float64) - after
     means: list[Array] = []
@@ -318,6 +330,8 @@ def paired_drop(
 def _rows(output: Array, reference: Array) -> tuple[Array, Array, Array]:
     """Both as rows of float64, and which rows of the first are finite; the others are zero."""
     require_same_shape("reference", reference, np.shape(output))
+    require_nonempty("output", output)
+    require_finite("reference", np.asarray(reference))
     a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (output, reference))
     fine = np.asarray(np.isfinite(a).all(1))
     return np.where(fine[:, None], a, 0), b, fine

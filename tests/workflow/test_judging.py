@@ -1,5 +1,7 @@
 """Parts that share nothing, scores an example at a time, and how sure one can be of a drop."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,6 +143,15 @@ def test_many_examples_are_resampled_in_chunks_and_come_out_the_same_in_law():
     (lambda: same(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
     (lambda: cosine(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
     (lambda: explained(np.zeros((3, 2)), np.zeros((3, 3))), "`reference` must have shape"),
+    *((partial(f, np.zeros((0, 2)), np.zeros((0, 2))), "`output` must not be empty")
+      for f in (same, cosine, explained)),
+    (lambda: right(np.zeros((0, 2)), np.zeros(0, int)), "`output` must not be empty"),
+    *((partial(f, np.zeros((1, 2)), np.array([[1, np.inf]])), "`reference` must be finite")
+      for f in (cosine, explained)),
+    (lambda: paired_drop(np.zeros((4, 2)), np.zeros((4, 2)), rng=np.random.default_rng(0)),
+     r"`before` must have one score an example; got shape \(4, 2\)"),
+    (lambda: paired_drop(np.zeros(2), np.array([0, np.nan]), rng=np.random.default_rng(0)),
+     "`after` must be finite"),
     (lambda: paired_drop(np.zeros(0), np.zeros(0), rng=np.random.default_rng(0)), "`before`"),
     (lambda: paired_drop(np.zeros(2), np.zeros(3), rng=np.random.default_rng(0)), "`after`"),
 ])
