@@ -23,7 +23,8 @@ from refquant.nn import _train_small
 from refquant.nn.convolution import conv2d
 from refquant.nn.models import trained_digits_cnn
 from refquant.nn.network import Node, run, untouched
-from refquant.nn.operations import add, global_average_pool, linear, relu
+from refquant.nn.normalization import batch_norm
+from refquant.nn.operations import add, global_average_pool, linear, relu, relu6
 from refquant.nn.small_models import (
     PLAIN,
     SEPARABLE,
@@ -163,6 +164,30 @@ def test_expected_means_pass_through_additions_and_pools():
     made = correct_biases_without_data(nodes, exact, quantized, statistics)
     assert made["y.bias"] == pytest.approx(-15.0)
     assert correct_biases_without_data(nodes, exact, quantized, {})["y.bias"] == 0
+
+
+def test_a_deviation_has_no_sign_and_a_gamma_has():
+    nodes = [Node("n", batch_norm, ("x", "g", "b", "mean", "variance"))]
+    known = norm_statistics(nodes, {"g": np.array([-1.2, 0.5]), "b": np.array([0.3, 1.0])})["n"]
+    assert known.deviation.tolist() == [1.2, 0.5]
+    assert known.mean.tolist() == [0.3, 1.0]
+
+
+@pytest.mark.parametrize(("activation", "mean"), [(relu, 50.0), (relu6, 6.0)])
+def test_a_mean_behind_relu6_is_at_most_six(activation, mean):
+    nodes = [Node("a", activation, ("n",)), Node("y", linear, ("a", "y.weight", "y.bias"))]
+    exact = {"y.weight": np.array([[1.0]]), "y.bias": np.zeros(1)}
+    made = correct_biases_without_data(nodes, exact, exact | {"y.weight": np.array([[1.5]])},
+                                       {"n": Gaussian(np.array([50.0]), np.array([1.0]))})
+    assert made["y.bias"] == pytest.approx(-0.5 * mean)
+
+
+def test_a_weight_that_another_layer_reads_is_left_alone_by_equalization():
+    nodes = [Node("h", linear, ("x", "w", "b")), Node("r", relu, ("h",)),
+             Node("y", linear, ("r", "v")), Node("other", linear, ("x", "w", "b"))]
+    values = {"w": np.array([[8.0], [0.5]]), "b": np.zeros(2), "v": np.array([[0.5, 2.0]])}
+    assert equalize(nodes, values).pairs == []
+    assert equalize(nodes[:3], values).pairs == [("w", "v")]
 
 
 def test_empirical_correction_repairs_four_bits_on_every_network():
