@@ -279,7 +279,8 @@ def workflow(
     settings = Settings(bits, max_drop, page, as_json, seed, group, labels, groups, judge, jobs)
     if model is None:
         given = {"--data": data, "--output": output, "--group": group, "--labels": labels,
-                 "--groups": groups, "--judge": judge, "--shifted": shifted}
+                 "--groups": groups, "--judge": judge, "--shifted": shifted,
+                 "--jobs": jobs if jobs > 1 else None}
         alone = [name for name, value in given.items() if value is not None]
         if alone:
             raise BadInput(f"`{alone[0]}` must have a MODEL.onnx; got none")

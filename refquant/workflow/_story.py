@@ -82,9 +82,10 @@ class Story(NamedTuple):
     @property
     def stopped(self) -> str:
         """Why it stopped."""
+        near = f"within {self.max_drop:g} point{'s' if self.max_drop != 1 else ''} of float"
         if self.reached:
-            return f"Stopped at {self.best.name}: within {self.max_drop:g} points of float."
-        return (f"No rung is within {self.max_drop:g} points of float; the best is "
+            return f"Stopped at {self.best.name}: {near}."
+        return (f"No rung is {near}; the best is "
                 f"{self.best.name}, {100 * self.best.drop:.1f} points below.")
 
 

@@ -300,6 +300,8 @@ def test_a_model_needs_data_and_data_need_a_model(folder, tmp_path, capsys):
     for option in ("--data", "--shifted"):
         assert run(["workflow", option, str(folder / "data.npz")]) == 2
         assert f"`{option}` must have a MODEL.onnx; got none" in capsys.readouterr().err
+    assert run(["workflow", "--jobs", "2"]) == 2
+    assert "`--jobs` must have a MODEL.onnx; got none" in capsys.readouterr().err
     model = str(folder / "model.onnx")
     assert call(folder, "-o", model) == 2
     assert "`--output` must not be MODEL.onnx" in capsys.readouterr().err
