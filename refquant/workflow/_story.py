@@ -86,7 +86,7 @@ class Story(NamedTuple):
         if self.reached:
             return f"Stopped at {self.best.name}: {near}."
         return (f"No rung is {near}; the best is "
-                f"{self.best.name}, {100 * self.best.drop:.1f} points below.")
+                f"{self.best.name}, {_points(self.best.drop)} points below.")
 
 
 def rows_of(made: Subgroups) -> list[GroupRow]:
@@ -228,6 +228,12 @@ def _tables(story: Story) -> list[tuple[str, list[str], list[list[str]]]]:
                         f"{s.beyond:.2f}", f"{s.distance:.2f}"]
                        for n, s in story.moved.values.items()]))
     return found
+
+
+def _points(drop: float) -> str:
+    """Of a drop, with the digits that tell it from a target below one point."""
+    points = 100 * drop
+    return f"{points:.1f}" if points >= 1 else f"{points:.2g}"
 
 
 def _share(story: Story, value: float) -> str:

@@ -134,6 +134,16 @@ def test_embeddings_are_judged_by_their_cosine_and_groups_by_means(tmp_path, cap
     assert all(g["low"] <= g["drop"] <= g["high"] for g in told["groups"])
 
 
+def test_a_drop_below_a_point_is_told_from_its_target(tmp_path, capsys):
+    written(tmp_path, UNIT, {"w": W})
+    assert call(tmp_path, "--bits", "4", "--max-drop", "0.01", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    drop = min(100 * step["drop"] for step in told["rungs"])
+    assert call(tmp_path, "--bits", "4", "--max-drop", "0.01") == 1
+    assert f"{drop:.2g} points below" in capsys.readouterr().out
+    assert 0.01 < drop < 1
+
+
 def test_a_number_without_a_row_of_its_own_is_judged_as_one_with(tmp_path, capsys):
     """What `squeeze(-1)` leaves: as many numbers as examples."""
     nodes, told = [("Gemm", ["x", "w"], "a", {}), ("Relu", ["a"], "r", {})], []
