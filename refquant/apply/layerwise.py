@@ -140,6 +140,8 @@ def sequential(
     Layers that read the same value (query, key and value) see the same inputs, as in the
     authors' code: none of them is behind another.
 
+    A weight that several layers share is fitted to the inputs of the last of them.
+
     References
     ----------
     Frantar et al., 2023, arXiv:2210.17323, section 4, "setup".
@@ -222,6 +224,10 @@ def parallel(
     ValueError
         If there is no batch, a name is no weight of a linear layer or convolution, or the method
         returns no weight of the same shape.
+
+    Notes
+    -----
+    A weight that several layers share is fitted to the inputs of the last of them.
 
     References
     ----------

@@ -80,6 +80,15 @@ def test_in_parallel_each_layer_sees_the_inputs_of_the_float_network():
 
 
 @pytest.mark.parametrize("loop", [sequential, parallel])
+def test_a_weight_that_two_layers_share_is_fitted_to_the_inputs_of_the_last(loop):
+    net = [Node("h", linear, ("x", "w")), Node("y", linear, ("h", "w"))]
+    values, x = {"w": np.array([[1.0, 2.0], [3.0, 4.0]])}, np.array([[1.0, -1.0]])
+    made = loop(net, values, [{"x": x}], Rows, halve, names=["w"])
+    assert np.array_equal(made.results["w"].x, x @ values["w"].T)
+    assert np.array_equal(made.values["w"], values["w"] / 2)
+
+
+@pytest.mark.parametrize("loop", [sequential, parallel])
 def test_only_what_is_named_changes_in_the_order_of_the_run(loop):
     seen = []
     made = loop(NET, VALUES, BATCHES, Rows, halve, names=["c.weight", "a.weight"],
