@@ -245,7 +245,11 @@ def _allocated(
     assert settings.budget is not None
     unseen = set(layers) - {names[i] for i in kept}     # they have no errors to choose by
     spent = sum(map(widest, unseen))
-    budget = Budget("bytes", sizes[kept], int(settings.budget * 1e6) - spent)
+    limit, least = round(settings.budget * 1e6), int(sizes[kept].min(1).sum()) + spent
+    if limit < least:
+        raise ValueError(f"`--budget` must be at least {least / 1e6:.6f} megabytes, the "
+                         f"least that {min(WIDTHS)} bits allow; got {settings.budget:g}")
+    budget = Budget("bytes", sizes[kept], limit - spent)
     found = allocate(table[kept], [budget])
     choice = {names[i]: WIDTHS[k] for i, k in zip(kept, found.choice, strict=True)}
     return dict.fromkeys(layers, max(WIDTHS)) | choice

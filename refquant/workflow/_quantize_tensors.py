@@ -192,7 +192,7 @@ def _print(
         console.print(f"left as it is: {name}: {why}", soft_wrap=True, markup=False)
     other = count - len(rows) - len(left)
     if other:
-        console.print(f"left as they are: {other} tensors that are no matrices of floats")
+        console.print(f"left as they are, since they are no matrices of floats: {other}")
     odd = [r for r in rows if group is not None and r.group != group]
     if odd:
         console.print(f"one scale a row in {len(odd)} tensors: {group} does not divide them",

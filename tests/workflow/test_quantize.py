@@ -192,8 +192,11 @@ def test_a_budget_is_kept_and_used(folder, tmp_path):
 def test_a_budget_out_of_reach_names_the_least(folder, tmp_path, capsys):
     status, out = command(folder, tmp_path, "--budget", "0.001")
     assert status == 2
-    assert "the least possible is" in capsys.readouterr().err
+    told = re.search(r"`--budget` must be at least ([0-9.]+) megabytes, the least that 4 "
+                     r"bits allow; got 0\.001", capsys.readouterr().err)
     assert not out.exists()
+    assert command(folder, tmp_path, "--budget", told[1])[0] == 0
+    assert command(folder, tmp_path, "--budget", f"{float(told[1]) - 1e-6:.6f}")[0] == 2
 
 
 def test_gptq_beats_nearest_on_the_outputs_of_layers():
