@@ -166,7 +166,7 @@ def workflow_file(
         paired_drop(*last.scores(by), rng=rng), sqnr(last.exact, last.got), found.blamed,
         _groups(by, last, rng), moved, _notes(
             model, by, len(exact), settings, rungs, steps,
-            untrainable(model, large[0], subject.output)),
+            "" if "trained" in rungs else untrainable(model, large[0], subject.output)),
         _advice(found, settings))
     if output is not None:
         save_bytes(output, best.content)
