@@ -10,7 +10,6 @@ byte for byte.
 
 import argparse
 import csv
-import io
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from refquant._types import Array
 from refquant.apply.train import Batch, shuffled, start, train
 from refquant.calibration.minmax import absmax
 from refquant.granularity import all_but
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn._train_replicas import fit
 from refquant.nn.data import Split, digits
 from refquant.nn.models import Model, digits_cnn, with_loss
@@ -288,11 +287,7 @@ def read_table(path: Path = TABLE) -> list[Row]:
 
 def as_csv(rows: Iterable[Row]) -> bytes:
     """The table as bytes."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
-    return out.getvalue().encode()
+    return table_bytes(Row._fields, rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,6 @@ gives the same row on the same machine and BLAS.
 
 import argparse
 import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from refquant.apply.low_precision import (
 )
 from refquant.apply.train import ADAM, SGD, Optimizer, shuffled, start, train
 from refquant.calibration.mse import omse
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.data import Split, digits
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.memory import keep_freed_memory
@@ -320,12 +319,8 @@ def read(path: Path = TABLE) -> list[Measured]:
 
 def text(rows: Sequence[Measured]) -> str:
     """The table as it is written: five digits, empty where there is nothing."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Measured._fields)
-    for r in rows:
-        writer.writerow([*r[:3], *("" if np.isnan(v) else f"{v:.5f}" for v in r[3:])])
-    return out.getvalue()
+    return table_bytes(Measured._fields, (
+        [*r[:3], *("" if np.isnan(v) else f"{v:.5f}" for v in r[3:])] for r in rows)).decode()
 
 
 def _fit(

@@ -11,7 +11,6 @@ them moves a row by a few images.
 
 import argparse
 import csv
-import io
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,7 +26,7 @@ from refquant.apply.learned import fixed_grid, insert, keep_valid, lsq_activatio
 from refquant.apply.simulate import ends, input_names, weight_names
 from refquant.apply.train import Batch, State, shuffled, start, train
 from refquant.calibration.mse import omse
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.data import Split, digits
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.memory import keep_freed_memory
@@ -235,15 +234,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, SEEDS), metavar=("FROM", "TO"))
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows = []
     with threadpool_limits(1), Progress() as bar:
         seeds = range(*options.seeds)
         task = bar.add_task("seeds", total=len(seeds) * (len(ROWS) + 2))
         for row in table(seeds):
-            writer.writerow(row)
-            write_whole(options.out, text.getvalue().encode())      # whole at any time
+            rows.append(row)
+            write_whole(options.out, table_bytes(HEADER, rows))     # whole at any time
             bar.advance(task)
     for of, scores in read_table(options.out).items():
         a, n = (np.array([getattr(s, k) for s in scores.values()]) for k in Score._fields)

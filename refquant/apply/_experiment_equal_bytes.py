@@ -12,8 +12,6 @@ would say more about the averages than about the method.
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -40,7 +38,7 @@ from refquant.compression.low_rank import break_even, factorize_for
 from refquant.compression.pruning import keep_largest_of_all
 from refquant.granularity import all_but
 from refquant.mixed_precision.integer_program import Budget, allocate
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.data import digits
 from refquant.nn.models import (
     Model,
@@ -311,13 +309,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args(arguments)
     cases = [(m, b, s) for b in BITS for m in METHODS for s in SEEDS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
     with threadpool_limits(1):
-        for case in track(cases, "measuring"):
-            writer.writerow(measure(*case))
-    write_whole(options.out, text.getvalue().encode())
+        found = [measure(*case) for case in track(cases, "measuring")]
+    write_whole(options.out, table_bytes(FIELDS, ([row[f] for f in FIELDS] for row in found)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ The table, ``few_labels.csv`` beside this file, takes a minute.
 
 import argparse
 import csv
-import io
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -27,7 +26,7 @@ import numpy as np
 from refquant._types import Array
 from refquant.apply.distill import TEACHER, taught
 from refquant.apply.train import shuffled, start, train
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.models import Model, predict, with_loss
 from refquant.nn.network import Node
 from refquant.nn.operations import linear, relu
@@ -155,13 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     lessons = [("teacher", 128), *((n, units) for n, widths in LESSONS.items() for units in widths)]
     cases = [(*lesson, seed) for seed in range(*options.seeds) for lesson in lessons]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
     with threadpool_limits(1):
-        for case in track(cases, "measuring"):
-            writer.writerow(measure(*case))
-    write_whole(options.out, text.getvalue().encode())
+        found = [measure(*case) for case in track(cases, "measuring")]
+    write_whole(options.out, table_bytes(FIELDS, ([row[f] for f in FIELDS] for row in found)))
 
 
 if __name__ == "__main__":

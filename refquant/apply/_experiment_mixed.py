@@ -11,7 +11,6 @@ the same file, byte for byte.
 
 import argparse
 import csv
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -34,7 +33,7 @@ from refquant.apply.simulate import weight_names
 from refquant.calibration.mse import omse
 from refquant.mixed_precision.integer_program import Budget, allocate
 from refquant.mixed_precision.sensitivity import added_loss, weighted_error
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.data import Split, digits
 from refquant.nn.models import Model, with_loss
 from refquant.nn.network import run
@@ -168,11 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
                 for row in rows(problem, network, seed, tables(problem, rng=rng), rng=rng):
                     made.append(row)
                     print(*row, file=sys.stderr, flush=True)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(made)
-    write_whole(options.out, text.getvalue().encode())
+    write_whole(options.out, table_bytes(Row._fields, made))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ this file: the same machine and BLAS give the same bytes.
 
 import argparse
 import csv
-import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -264,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     from rich.progress import Progress
     from threadpoolctl import threadpool_limits
 
-    from refquant.nn._artifacts import write_whole
+    from refquant.nn._artifacts import table_bytes, write_whole
 
     parser = argparse.ArgumentParser(description="Post-training against training, on digits.")
     parser.add_argument("--out", type=Path, default=TABLE)
@@ -272,9 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--origins", nargs="+", default=["replica", "slow"])
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["origin", "method", "quantized", "bits", "seed", "accuracy", "nll"])
+    rows = []
     lines = [(origin, seed, case) for origin in options.origins
              for seed in range(options.seeds) for case in cases(origin)]
     with threadpool_limits(1), Progress() as bar:
@@ -283,10 +280,11 @@ def main(arguments: list[str] | None = None) -> None:
             if name == "float":
                 on = subject(seed, origin)
             result = line(name, what, bits, on, seed)
-            writer.writerow([origin, name, what, bits, seed, f"{result.accuracy:.4f}",
-                             f"{result.nll:.4f}"])
+            rows.append([origin, name, what, bits, seed, f"{result.accuracy:.4f}",
+                         f"{result.nll:.4f}"])
             bar.update(task, advance=1, description=f"{origin} {seed} {name} {what}{bits}")
-    write_whole(options.out, text.getvalue().encode())
+    fields = ["origin", "method", "quantized", "bits", "seed", "accuracy", "nll"]
+    write_whole(options.out, table_bytes(fields, rows))
 
 
 if __name__ == "__main__":

@@ -450,14 +450,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
-    import io
+    from refquant.nn._artifacts import table_bytes
 
-    out = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode()
+    return table_bytes(names, ([row.get(name, "") for name in names] for row in rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ BLAS and Python give the same bytes; another order of summation anywhere moves t
 
 import argparse
 import csv
-import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from refquant.apply.learned import Make, insert, keep_valid, lsq_weight, moving_
 from refquant.apply.train import shuffled, start, train
 from refquant.calibration.mse import omse
 from refquant.granularity import all_but
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn._train_text import BATCH, RATE, STEPS, fit
 from refquant.nn.memory import keep_freed_memory
 from refquant.nn.models import Model, with_loss
@@ -193,14 +192,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, SEEDS), metavar=("FROM", "TO"))
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    text, seeds = io.StringIO(), range(*options.seeds)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "bits", "seed", "bits_per_character"])
+    seeds, rows = range(*options.seeds), []
+    fields = ["method", "bits", "seed", "bits_per_character"]
     with threadpool_limits(1), Progress() as bar:
         task = bar.add_task("rows", total=len(ROWS) * len(seeds))
         for method, bits, seed, value in table(seeds):
-            writer.writerow([method, bits, seed, f"{value:.4f}"])
-            write_whole(options.out, text.getvalue().encode())      # whole at any time
+            rows.append([method, bits, seed, f"{value:.4f}"])
+            write_whole(options.out, table_bytes(fields, rows))     # whole at any time
             bar.advance(task)
     for row, values in read_table(options.out).items():
         print(f"{row!s:34}", values.round(3), f"{values.mean():.3f}")

@@ -16,7 +16,6 @@ value        accuracy on the 500 test images, unless the setting says otherwise
 
 import argparse
 import csv
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -44,7 +43,7 @@ from refquant.apply.zero_shot import (
 )
 from refquant.calibration.mse import omse
 from refquant.calibration.statistics import Range
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.data import Split
 from refquant.nn.models import Model
 from refquant.nn.network import Tap, run, untouched
@@ -323,11 +322,7 @@ def measured(path: Path = FILE) -> list[Row]:
 
 
 def _save(rows: list[Row], path: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([*row[:-1], f"{row.value:.4g}"] for row in rows)
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, table_bytes(FIELDS, ([*row[:-1], f"{row.value:.4g}"] for row in rows)))
 
 
 def main(arguments: list[str] | None = None) -> None:

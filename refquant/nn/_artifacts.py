@@ -1,11 +1,12 @@
-"""Files that training leaves: weights and checkpoints, the same bytes for the same arrays."""
+"""Files that training leaves: weights, checkpoints, tables; the same bytes for the same content."""
 
+import csv
 import hashlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from refquant._types import Array
 
-__all__ = ["arithmetic", "npz_bytes", "ship", "write_whole"]
+__all__ = ["arithmetic", "npz_bytes", "ship", "table_bytes", "write_whole"]
 
 
 def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
@@ -27,6 +28,15 @@ def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
             info.create_system = 3              # the default differs on Windows
             archive.writestr(info, member.getvalue())
     return buffer.getvalue()
+
+
+def table_bytes(fields: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A ``.csv`` with one kind of line end on every system."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -22,7 +22,6 @@ noise.
 
 import argparse
 import csv
-import io
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from refquant.apply.train import shuffled, start, train
 from refquant.calibration.minmax import absmax
 from refquant.calibration.mse import omse
 from refquant.granularity import all_but
-from refquant.nn._artifacts import write_whole
+from refquant.nn._artifacts import table_bytes, write_whole
 from refquant.nn.denoiser import sample, trained_denoiser
 from refquant.nn.losses import softmax_cross_entropy
 from refquant.nn.models import Model
@@ -210,13 +209,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args(arguments)
     cases = [(t, r, s) for t in TASKS for s in SEEDS for r in RULES]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
     with threadpool_limits(1):
-        for case in track(cases, "measuring"):
-            writer.writerows(measure(*case))
-    write_whole(options.out, text.getvalue().encode())
+        found = [row for case in track(cases, "measuring") for row in measure(*case)]
+    write_whole(options.out, table_bytes(FIELDS, ([row[f] for f in FIELDS] for row in found)))
 
 
 if __name__ == "__main__":

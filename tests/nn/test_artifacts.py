@@ -1,9 +1,13 @@
 """What training writes depends on the arrays alone, and is there whole or not at all."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from refquant.nn._artifacts import arithmetic, npz_bytes, write_whole
+import refquant
+from refquant.nn._artifacts import arithmetic, npz_bytes, table_bytes, write_whole
 
 
 def test_the_archive_depends_on_the_arrays_alone_and_loads_without_pickle(tmp_path):
@@ -31,3 +35,12 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_the_fingerprint_of_arithmetic_is_stable():
     assert arithmetic() == arithmetic()
+
+
+def test_shipped_tables_are_written_again_to_the_byte():
+    package = Path(refquant.__file__).parent
+    tables = sorted((*package.glob("apply/*.csv"), *package.glob("workflow/*.csv")))
+    assert len(tables) >= 10
+    for path in tables:
+        fields, *rows = csv.reader(path.read_text("utf-8").splitlines())
+        assert table_bytes(fields, rows) == path.read_bytes()
