@@ -10,8 +10,8 @@ import numpy as np
 
 from refquant._npy import read_header
 from refquant._types import Array
+from refquant._whole import whole
 from refquant.integer.engines import ENGINES
-from refquant.interop._whole import whole
 from refquant.interop.onnx import OnnxModel, fuse_qdq, read_onnx, run_onnx
 from refquant.interop.tflite import Model, read_tflite
 from refquant.interop.tflite_program import prepare, run

@@ -21,7 +21,7 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import short
-from refquant.interop._whole import whole
+from refquant._whole import whole
 
 __all__ = ["Bits", "Tensor", "as_numbers", "read", "read_bits", "read_header", "read_metadata",
            "read_tensor", "write"]

@@ -14,7 +14,6 @@ generator is part of the record.
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from refquant._types import Array, Codes
 from refquant._validate import require_int, require_stored, short
+from refquant._whole import whole
 
 __all__ = ["Agent", "Evaluate", "Found", "Progress", "search", "silent"]
 
@@ -210,16 +210,9 @@ def _save(
     """The state in a file, whole or not at all: a rename within one folder cannot stop halfway."""
     now = json.dumps(rng.bit_generator.state, sort_keys=True, default=_plain)
     arrays: dict[str, Any] = {f"memory.{key}": value for key, value in memory.items()}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, about=np.array([name, first, now]), policies=np.array(policies),
-                     rewards=np.array(rewards), **arrays)
-            file.flush()
-            os.fsync(file.fileno())             # the data before the name
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as file:
+        np.savez(file, about=np.array([name, first, now]), policies=np.array(policies),
+                 rewards=np.array(rewards), **arrays)
 
 
 def _load(

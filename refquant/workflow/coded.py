@@ -33,8 +33,8 @@ import numpy as np
 
 from refquant._types import Array
 from refquant._validate import short
+from refquant._whole import whole
 from refquant.interop import safetensors
-from refquant.interop._whole import whole
 from refquant.interop.qdq import CodedWeight
 from refquant.interop.safetensors import Bits
 from refquant.kernels.packing import pack, unpack

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structure._tree import PACKAGE
 
-GROUND = {"rounding", "granularity", "metrics", "_npy", "_validate", "_types"}
+GROUND = {"rounding", "granularity", "metrics", "_npy", "_whole", "_validate", "_types"}
 LEVELS = GROUND | {"quantizer", "quantizers"}
 METHODS = LEVELS | {"kernels", "calibration"}
 NETWORKS = {"nn", "_types", "_validate"}            # networks know nothing of quantization

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from refquant.interop._whole import whole
+from refquant._whole import whole
 
-PROGRAM = Path(__file__).parents[1] / "_oracles" / "kills.py"
+PROGRAM = Path(__file__).parent / "_oracles" / "kills.py"
 
 
 def names(folder):
@@ -55,7 +55,7 @@ def test_a_command_that_is_asked_to_end_removes_what_is_not_whole(tmp_path, numb
 import os, signal, time
 from pathlib import Path
 from refquant import cli
-from refquant.interop._whole import whole
+from refquant._whole import whole
 
 def run(arguments):
     with whole(Path("a.bin")) as file:
@@ -67,7 +67,7 @@ cli.run = run
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[2])})
+        "PYTHONPATH": str(Path(__file__).parents[1])})
     assert done.returncode == status
     assert names(tmp_path) == []
 
